@@ -1,0 +1,1 @@
+"""Writers of results to disk: ONNX files and weights."""

@@ -1,0 +1,153 @@
+"""ONNX export: written whole or not at all, and only after ONNX Runtime agreed with torch."""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from graphopt.errors import ExportError
+from graphopt.exporters.onnx_check import verify_onnx
+from graphopt.exporters.onnx_files import check_file, onnx_destination, write_model
+from graphopt.exporters.onnx_model import OnnxModel, build_onnx
+from graphopt.exporters.runtime import OutputError, default_tolerance, require_onnx
+from graphopt.pass_manager.result import Result
+from graphopt.program import Program
+from graphopt.version import __version__
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxReport:
+    """What was written, and how it compares with torch.
+
+    Attributes:
+        path: The ``.onnx`` file.
+        files: All files written.
+        size_bytes: Their size together.
+        opset: The operator set of the file, read back from it.
+        operators: Number of nodes.
+        inputs: Names of the inputs, in order.
+        outputs: Names of the outputs, in order.
+        dynamic_batch: Whether dimension 0 of the inputs is free; it is then called ``batch``.
+        batch_sizes: The batch sizes it was compared at; empty where it was not compared, or the batch is static.
+        errors: One entry for each output and batch size; empty where it was not compared.
+        notes: What a user should know, such as inputs that became constants.
+        seconds: Time the export took, in seconds.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    size_bytes: int
+    opset: int
+    operators: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    dynamic_batch: bool
+    batch_sizes: tuple[int, ...]
+    errors: tuple[OutputError, ...]
+    notes: tuple[str, ...]
+    seconds: float
+
+
+def export_onnx(
+    subject: Program | Result,
+    path: str | Path,
+    *,
+    opset: int = 20,
+    dynamic: bool = True,
+    external_data: bool | None = None,
+    verify: bool = True,
+    tolerance: float | None = None,
+) -> OnnxReport:
+    """Write a program as an ONNX file, after comparing it with torch in ONNX Runtime.
+
+    Inputs, outputs and weights are called as in the user's model, weights that the optimiser has transposed get
+    ``.transposed`` behind their name. The file is complete or absent at any moment. External weights lie beside it in
+    a file whose name holds a hash of them, so that an old file never meets new weights. In a folder that holds a saved
+    result the ONNX files join it: the whole folder, manifest included, is replaced in one step.
+
+    Args:
+        subject: A program, or what a pipeline returned.
+        path: A file ending in ``.onnx``, or a folder, made where it is absent, for a file ``model.onnx``.
+        opset: Operator set to write; the report has the one that was written.
+        dynamic: Leave the batch free where the program's batch is; it is fixed at the example's otherwise.
+        external_data: Put weights into a file of their own; None does it above 1 GiB.
+        verify: Compare with torch, at two batch sizes where the batch is dynamic.
+        tolerance: Largest error allowed as a fraction of an output's largest magnitude; None chooses by dtype.
+
+    Returns:
+        What was written and the errors that were measured.
+
+    Raises:
+        MissingExtraError: The packages of the extra ``onnx`` are not installed.
+        ExportError: The program cannot be converted, the outputs differ, or the files cannot be written. Nothing is
+            written then.
+    """
+    require_onnx()
+    started = time.perf_counter()
+    program = subject if isinstance(subject, Program) else subject.program
+    plan = None if isinstance(subject, Program) or subject.plan is None else subject.plan.to_dict()
+    _require_exportable(program, opset)
+    allowed = default_tolerance(_dtypes(program)) if tolerance is None else tolerance
+    with onnx_destination(path, plan) as (staged, final):
+        built = build_onnx(program, opset, dynamic, _properties(program, plan))
+        names = write_model(built.model, staged, external_data)
+        written_opset = check_file(staged)
+        errors, notes = verify_onnx(program, built, staged, allowed) if verify else ((), ())
+    if written_opset != opset:
+        notes = (*notes, f"opset {opset} was asked for and opset {written_opset} was written")
+    files = tuple(final.with_name(name) for name in names)
+    return OnnxReport(
+        path=final,
+        files=files,
+        size_bytes=sum(file.stat().st_size for file in files),
+        opset=written_opset,
+        operators=len(built.model.graph),
+        inputs=tuple(port.name for port in built.inputs),
+        outputs=tuple(port.name for port in built.outputs),
+        dynamic_batch=any(port.batched for port in built.inputs),
+        batch_sizes=tuple(dict.fromkeys(error.batch_size for error in errors if error.batch_size is not None)),
+        errors=errors,
+        notes=(*_batch_notes(program, built, dynamic), *built.notes, *notes),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _require_exportable(program: Program, opset: int) -> None:
+    import onnx
+
+    newest = onnx.defs.onnx_opset_version()
+    if not 1 <= opset <= newest:
+        raise ExportError(f"opset {opset} is unknown to the installed onnx, which ends at {newest}; 20 runs widely")
+    absent = [name for name, tensor in program.parameters.items() if tensor.device.type == "meta"]
+    if absent:
+        raise ExportError(f"{absent[0]!r} and {len(absent) - 1} other tensors have no values; load the weights first")
+
+
+def _batch_notes(program: Program, built: OnnxModel, dynamic: bool) -> tuple[str, ...]:
+    if not dynamic or any(port.batched for port in built.inputs):
+        return ()
+    return program.notes or ("the batch is fixed at the example's",)
+
+
+def _dtypes(program: Program) -> set[torch.dtype]:
+    """Return the dtypes of all values that a program computes or holds."""
+    values = [node.meta.get("val") for node in program.nodes()]
+    found = {value.dtype for value in values if isinstance(value, torch.Tensor)}
+    return found | {tensor.dtype for tensor in program.parameters.values()}
+
+
+def _properties(program: Program, plan: Mapping[str, Any] | None) -> dict[str, str]:
+    properties = {
+        "graphopt.version": __version__,
+        "graphopt.source_class": program.source.class_name,
+        "graphopt.source_fingerprint": program.source.fingerprint,
+    }
+    if plan is not None:
+        text = json.dumps(plan, sort_keys=True, separators=(",", ":"))
+        properties["graphopt.plan_sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    return properties

@@ -1,0 +1,17 @@
+"""Allocation: which units go so that a ratio or a cost is met. Plain numbers in, plain numbers out; no graphs."""
+
+from graphopt.allocate.budget import Allocation, allocate
+from graphopt.allocate.pools import SCOPES, Scope
+from graphopt.allocate.ratio import cost_schedule, exact_ratio, ratio_schedule
+from graphopt.allocate.units import AxisUnits
+
+__all__ = [
+    "SCOPES",
+    "Allocation",
+    "AxisUnits",
+    "Scope",
+    "allocate",
+    "cost_schedule",
+    "exact_ratio",
+    "ratio_schedule",
+]

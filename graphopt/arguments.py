@@ -1,0 +1,24 @@
+"""Arguments of an operator's node by the names of its schema."""
+
+from typing import Any
+
+import torch
+from torch import fx
+
+
+def arguments_of(node: fx.Node) -> dict[str, Any]:
+    """Return every argument of an ATen call by its schema's name, defaults included.
+
+    Args:
+        node: Its target is a `torch._ops.OpOverload`.
+    """
+    bound = {}
+    for place, argument in enumerate(node.target._schema.arguments):
+        default = argument.default_value if argument.has_default_value() else None
+        bound[argument.name] = node.args[place] if place < len(node.args) else node.kwargs.get(argument.name, default)
+    return bound
+
+
+def packet_of(node: fx.Node) -> Any:
+    """Return the operator of a call without its overload, such as `aten.add`; None where it is no such operator."""
+    return node.target.overloadpacket if isinstance(node.target, torch._ops.OpOverload) else None

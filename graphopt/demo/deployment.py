@@ -1,0 +1,97 @@
+"""Programs as they would be deployed: written as ONNX files, and timed in torch and in ONNX Runtime."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphopt.cost import cost
+from graphopt.demo.report import Row
+from graphopt.demo.timing import interleaved_medians
+from graphopt.exporters.onnx import OnnxReport, export_onnx
+from graphopt.exporters.runtime import run_session, session
+from graphopt.program import Program
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """One program, exported and timed.
+
+    Attributes:
+        torch_milliseconds: Median time of a batch in torch.
+        onnx_milliseconds: Median time of a batch in ONNX Runtime.
+        onnx: What the exporter wrote and the errors it measured against torch.
+    """
+
+    torch_milliseconds: float
+    onnx_milliseconds: float
+    onnx: OnnxReport
+
+    @property
+    def relative_error(self) -> float:
+        """The largest difference between ONNX Runtime and torch, relative to the output's largest magnitude."""
+        return max(error.relative for error in self.onnx.errors)
+
+
+def deploy(
+    programs: Mapping[str, Program], args: tuple[Tensor, ...], folder: Path, *, threads: int, rounds: int
+) -> dict[str, Deployment]:
+    """Export programs, and time them in turns on the same inputs.
+
+    Args:
+        programs: By name, which is also that of the ``.onnx`` file.
+        args: Positional inputs of the timed calls.
+        folder: Where the files go; it must exist.
+        threads: Threads that ONNX Runtime may use; torch uses what it is set to.
+        rounds: How often each is timed.
+
+    Raises:
+        ExportError: A program cannot be exported, or ONNX Runtime disagrees with torch.
+    """
+    exported = {name: export_onnx(program, folder / f"{name}.onnx") for name, program in programs.items()}
+    calls: dict[str, Callable[[], Any]] = {}
+    for name, program in programs.items():
+        calls[f"torch {name}"] = _torch_call(program, args)
+        calls[f"onnx {name}"] = _onnx_call(exported[name], args, threads)
+    times = interleaved_medians(calls, rounds)
+    return {
+        name: Deployment(torch_milliseconds=times[f"torch {name}"], onnx_milliseconds=times[f"onnx {name}"], onnx=report)
+        for name, report in exported.items()
+    }
+
+
+def sized_row(name: str, program: Program, deployment: Deployment | None = None) -> Row:
+    """Make a table's row with the sizes of a program and, where it was deployed, its times.
+
+    Args:
+        name: Name of the row.
+        program: Its first input holds the batch in dimension 0.
+        deployment: What `deploy` returned for it.
+    """
+    total = cost(program)
+    return Row(
+        name=name,
+        parameters=int(total.parameters),
+        macs=round(total.macs / len(program.args[0])),
+        torch_milliseconds=deployment.torch_milliseconds if deployment else None,
+        onnx_milliseconds=deployment.onnx_milliseconds if deployment else None,
+    )
+
+
+def _torch_call(program: Program, args: tuple[Tensor, ...]) -> Callable[[], Any]:
+    module = program.module().eval()
+
+    def call() -> Any:
+        with torch.inference_mode():
+            return module(*args)
+
+    return call
+
+
+def _onnx_call(report: OnnxReport, args: tuple[Tensor, ...], threads: int) -> Callable[[], Any]:
+    opened = session(report.path, threads)
+    feeds = dict(zip(report.inputs, (value.numpy() for value in args), strict=True))
+    return lambda: run_session(opened, feeds)

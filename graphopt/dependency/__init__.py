@@ -1,0 +1,1 @@
+"""The dependency graph: which indices of which parameters go together."""

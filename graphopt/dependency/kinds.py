@@ -1,0 +1,70 @@
+"""What an axis is, told from its place on the graph and never from a name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from graphopt.dependency.terms import Dim, Leaf, Sum, leaves
+
+
+def kind_of(leaf: Leaf, products: Sequence[Dim]) -> str:
+    """The kind of an axis: the first description that fits.
+
+    Args:
+        leaf: the axis.
+        products: every product in the dimensions of parameters that holds the axis.
+    """
+    marks = leaf.marks
+    inside = [product for product in products if leaf in product]
+    if "head" in marks and any(_carries_values(product, leaf) for product in inside):
+        return _head_kind(leaf, inside)
+    if "qk" in marks and _rotated(leaf, products):
+        return "pair"
+    for mark, kind in (("qk", "qk_dim"), ("vo", "vo_dim"), ("expert", "expert"), ("residual", "residual")):
+        if mark in marks:
+            return kind
+    return "channel" if "produced-channel" in marks else "hidden"
+
+
+def products_by_leaf(terms: Iterable[Dim]) -> dict[Leaf, list[Dim]]:
+    """Every product in the terms, those inside sums included, by each of the axes in it or in its sums' parts."""
+    found: dict[Leaf, list[Dim]] = {}
+    for product in _products(terms):
+        for leaf in dict.fromkeys(leaves(product)):
+            found.setdefault(leaf, []).append(product)
+    return found
+
+
+def _products(terms: Iterable[Dim]) -> Iterator[Dim]:
+    for dim in terms:
+        yield dim
+        for factor in dim:
+            if isinstance(factor, Sum):
+                yield from _products(factor.parts)
+
+
+def _carries_values(product: Dim, leaf: Leaf) -> bool:
+    """Whether a factor inside this one is contracted in attention."""
+    after = product[product.index(leaf) + 1 :]
+    return any(isinstance(factor, Sum) or factor.marks & {"qk", "vo"} for factor in after)
+
+
+def _head_kind(leaf: Leaf, products: Sequence[Dim]) -> str:
+    if "repeat" in leaf.marks:
+        return "queries_per_group"
+    for product in products:
+        after = product[product.index(leaf) + 1 :]
+        if after and isinstance(after[0], Leaf) and {"repeat", "head"} <= after[0].marks:
+            return "kv_group"
+    return "head"
+
+
+def _rotated(leaf: Leaf, products: Sequence[Dim]) -> bool:
+    """Whether the axis is coupled to itself: twice in one sum, or paired by an inner factor of two."""
+    for product in products:
+        for position, factor in enumerate(product):
+            if isinstance(factor, Sum) and sum(part == (leaf,) for part in factor.parts) > 1:
+                return True
+            if factor is leaf and position + 1 < len(product) and product[position + 1].size == 2:
+                return True
+    return False

@@ -1,0 +1,138 @@
+"""The table from operator to coupling rule."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from torch import Tensor
+
+from graphopt.errors import RegistrationError
+
+if TYPE_CHECKING:
+    from graphopt.dependency.ties import Output, Ties
+
+Zeros: TypeAlias = Literal["none", "keeps", "joined", "any", "all", "affine", "product"]
+"""How zeros travel through an operator.
+
+* ``none``: zero in does not mean zero out.
+* ``keeps``: the output is zero where the first operand is.
+* ``joined``: the output is zero where every operand that holds the axis is.
+* ``any``: an elementwise product; the output is zero where one operand is.
+* ``all``: a sum; the output is zero where every operand is, and no number is added.
+* ``product``: a contraction; an output axis is zero where every operand that holds it is.
+* ``affine``: the output is zero where both weight and bias are, as a normalisation's or a linear map's output axis.
+"""
+
+FAMILIES = (
+    "attention",
+    "complex",
+    "contraction",
+    "convolution",
+    "creation",
+    "distances",
+    "einsum",
+    "elementwise",
+    "fixed",
+    "folding",
+    "indexing",
+    "joining",
+    "movement",
+    "normalisation",
+    "ordering",
+    "pooling",
+    "products",
+    "recurrent",
+    "reduction",
+    "resampling",
+    "reshaping",
+    "scattering",
+    "slicing",
+)
+ENTRY_POINT_GROUP = "graphopt.coupling_rules"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A small program around one operator, on which its rule is proved.
+
+    Attributes:
+        call: the operator, called with one tensor an operand, each of shape ``(batch, *operand)``, and with the raw
+            parameters by name.
+        operands: shapes of the operands without the batch dimension; every one of their dimensions is produced by
+            a weight of its own and read by another, so that every axis is free unless the operator freezes it.
+        parameters: shapes of raw parameters that the operator reads.
+    """
+
+    call: Callable[..., Tensor | tuple[Tensor, ...] | list[Tensor]]
+    operands: tuple[tuple[int, ...], ...] = ((6,),)
+    parameters: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A coupling rule: states the ties of one operator and how zeros travel through it."""
+
+    target: str
+    state: Callable[[Ties], Output]
+    sample: Sample | None
+    zeros: Zeros | Callable[[Ties], Zeros]
+
+
+_TABLE: dict[str, Rule] = {}
+_LOADED: list[str] = []
+
+
+def coupling_rule(
+    *targets: str, sample: Sample | None = None, zeros: Zeros | Callable[[Ties], Zeros] = "none"
+) -> Callable[[Callable[[Ties], Output]], Callable[[Ties], Output]]:
+    """Register the coupling rule of one or several operators.
+
+    Args:
+        targets: names as ``str(node.target)`` prints them: ``"aten.linear.default"``. A rule of ``aten.add.Tensor``
+            serves the in-place ``aten.add_.Tensor`` too.
+        sample: a small program on which the rule is proved by the tests.
+        zeros: how zeros travel through the operator, or a function of the operator that says so.
+
+    Raises:
+        RegistrationError: if a target has a rule already.
+    """
+
+    def register(state: Callable[[Ties], Output]) -> Callable[[Ties], Output]:
+        for target in targets:
+            if target in _TABLE:
+                raise RegistrationError(
+                    f"a coupling rule for {target} exists already in {_TABLE[target].state.__module__}; "
+                    "change that one, or register another operator"
+                )
+            _TABLE[target] = Rule(target, state, sample, zeros)
+        return state
+
+    return register
+
+
+def rule_table() -> Mapping[str, Rule]:
+    """Every registered rule by operator name, built-in families and installed entry points loaded."""
+    if not _LOADED:
+        _LOADED.append("built-in")
+        for family in FAMILIES:
+            importlib.import_module(f"graphopt.dependency.rules.{family}")
+        for entry in entry_points(group=ENTRY_POINT_GROUP):
+            entry.load()
+    return _TABLE
+
+
+def find_rule(target: Any) -> Rule | None:
+    """The rule of a call target, in-place variants included; None for an unknown operator."""
+    table = rule_table()
+    name = str(target)
+    if name in table:
+        return table[name]
+    namespace, _, rest = name.partition(".")
+    base, _, overload = rest.partition(".")
+    if base.endswith("_") and not base.startswith("_"):
+        return table.get(f"{namespace}.{base.rstrip('_')}.{overload}")
+    return None

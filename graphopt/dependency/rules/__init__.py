@@ -1,0 +1,1 @@
+"""Coupling rules, one file per operator family."""

@@ -1,0 +1,101 @@
+"""Convolutions, grouped and depthwise ones included, and their transposes."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from graphopt.dependency.registry import Sample, coupling_rule
+from graphopt.dependency.terms import Dim, dim_size
+from graphopt.dependency.ties import Dims, Ties
+
+KERNEL = "an axis of a convolution's kernel"
+SPATIAL = "a spatial axis"
+
+
+def _spatial(t: Ties, first: int) -> Dims:
+    """Frozen output positions; windows read the input positions in order, so these stay too."""
+    for dim in t.dims("input")[first:]:
+        t.freeze(dim, SPATIAL)
+    return [t.frozen(size, SPATIAL) for size in t.out_shape[first:]]
+
+
+def _kernel(t: Ties) -> Dims:
+    weight = t.dims("weight")
+    for dim in weight[2:]:
+        t.freeze(dim, KERNEL)
+    return weight[:2]
+
+
+def _roles(t: Ties, channels: int, out: Dim) -> None:
+    if t.is_weight("weight"):
+        t.produce(out, "channel")
+    elif not t.is_weight("input"):
+        t.contract("input", channels)
+
+
+def convolution(t: Ties) -> Dims:
+    """``input: (N, C, ...)``, ``weight: (O, C // groups, ...)``, ``bias: (O,)``; N may be absent."""
+    dims, (out, inner) = t.dims("input"), _kernel(t)
+    channels = len(dims) - len(t.dims("weight")) + 1
+    groups = int(t["groups"])
+    if groups == 1:
+        t.tie(dims[channels], inner)
+    else:
+        lead, nested = t.split(dims[channels], dim_size(dims[channels]) // groups)
+        t.tie(nested, inner)
+        out_lead, _ = t.split(out, dim_size(out) // groups)
+        t.tie(lead, out_lead)
+        t.bake("groups", lead)
+    if t.has("bias"):
+        t.tie(t.dims("bias")[0], out)
+    _roles(t, channels, out)
+    return [t.resolve(dim) for dim in (*dims[:channels], out, *_spatial(t, channels + 1))]
+
+
+def transposed(t: Ties) -> Dims:
+    """``input: (N, C, ...)``, ``weight: (C, O // groups, ...)``, ``bias: (O,)``; N may be absent."""
+    dims, (source, inner) = t.dims("input"), _kernel(t)
+    channels = len(dims) - len(t.dims("weight")) + 1
+    t.tie(dims[channels], source)
+    out = inner
+    groups = int(t["groups"])
+    if groups > 1:
+        lead, _ = t.split(source, dim_size(source) // groups)
+        out = lead + inner
+        t.bake("groups", lead)
+    if t.has("bias"):
+        t.tie(t.dims("bias")[0], out)
+    _roles(t, channels, out)
+    return [t.resolve(dim) for dim in (*dims[:channels], out, *_spatial(t, channels + 1))]
+
+
+for _rank, _call in ((1, nn.functional.conv1d), (2, nn.functional.conv2d), (3, nn.functional.conv3d)):
+    _sample = Sample(
+        lambda x, weight, bias, call=_call: call(x, weight, bias, padding=1),
+        ((6, *(4,) * _rank),),
+        {"weight": (8, 6, *(3,) * _rank), "bias": (8,)},
+    )
+    _grouped = Sample(
+        lambda x, weight, bias, call=_call: call(x, weight, bias, padding="same", groups=2),
+        ((6, *(4,) * _rank),),
+        {"weight": (8, 3, *(3,) * _rank), "bias": (8,)},
+    )
+    coupling_rule(f"aten.conv{_rank}d.default", sample=_sample, zeros="affine")(convolution)
+    coupling_rule(f"aten.conv{_rank}d.padding", sample=_grouped, zeros="affine")(convolution)
+coupling_rule("aten.convolution.default")(
+    lambda t: transposed(t) if t["transposed"] else convolution(t)
+)
+for _target, _rank, _call in (
+    ("aten.conv_transpose1d.default", 1, nn.functional.conv_transpose1d),
+    ("aten.conv_transpose2d.input", 2, nn.functional.conv_transpose2d),
+    ("aten.conv_transpose3d.input", 3, nn.functional.conv_transpose3d),
+):
+    _sample = Sample(
+        lambda x, weight, bias, call=_call: call(x, weight, bias, stride=2, groups=2),
+        ((6, *(3,) * _rank),),
+        {"weight": (6, 4, *(2,) * _rank), "bias": (8,)},
+    )
+    coupling_rule(_target, sample=_sample)(transposed)
+
+__all__ = ["convolution", "torch", "transposed"]

@@ -1,0 +1,219 @@
+"""Elementwise operators: what stands at the same place belongs together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from graphopt.dependency.registry import Sample, Zeros, coupling_rule
+from graphopt.dependency.ties import Dims, Ties
+
+aten = torch.ops.aten
+
+
+def unary(t: Ties) -> Dims:
+    """One operand: the output has its dimensions."""
+    return t.dims(t.tensors()[0])
+
+
+UNARY_KEEPS_ZERO: dict[str, Callable[[Tensor], Tensor]] = {
+    "abs.default": torch.abs,
+    "asin.default": lambda x: torch.asin(torch.tanh(x)),
+    "asinh.default": torch.asinh,
+    "atan.default": torch.atan,
+    "celu.default": lambda x: aten.celu.default(x, 1.3),
+    "ceil.default": torch.ceil,
+    "elu.default": lambda x: aten.elu.default(x, 1.3),
+    "erf.default": torch.erf,
+    "expm1.default": torch.expm1,
+    "floor.default": torch.floor,
+    "gelu.default": nn.functional.gelu,
+    "hardswish.default": nn.functional.hardswish,
+    "leaky_relu.default": nn.functional.leaky_relu,
+    "log1p.default": lambda x: torch.log1p(x * x),
+    "mish.default": nn.functional.mish,
+    "neg.default": torch.neg,
+    "relu.default": torch.relu,
+    "relu6.default": nn.functional.relu6,
+    "round.default": lambda x: torch.round(4 * x),
+    "selu.default": torch.selu,
+    "sgn.default": torch.sgn,
+    "sign.default": torch.sign,
+    "silu.default": nn.functional.silu,
+    "sin.default": torch.sin,
+    "sinh.default": torch.sinh,
+    "softshrink.default": lambda x: aten.softshrink.default(x, 0.1),
+    "sqrt.default": lambda x: torch.sqrt(x * x),
+    "square.default": torch.square,
+    "tan.default": lambda x: torch.tan(torch.tanh(x)),
+    "tanh.default": torch.tanh,
+    "trunc.default": lambda x: torch.trunc(4 * x),
+}
+UNARY_MOVES_ZERO: dict[str, Callable[[Tensor], Tensor]] = {
+    "acos.default": lambda x: torch.acos(torch.tanh(x)),
+    "cos.default": torch.cos,
+    "cosh.default": torch.cosh,
+    "erfc.default": torch.erfc,
+    "exp.default": torch.exp,
+    "hardsigmoid.default": nn.functional.hardsigmoid,
+    "log.default": lambda x: torch.log(1 + x * x),
+    "log2.default": lambda x: torch.log2(1 + x * x),
+    "log_sigmoid.default": nn.functional.logsigmoid,
+    "reciprocal.default": lambda x: torch.reciprocal(1 + x * x),
+    "rsqrt.default": lambda x: torch.rsqrt(1 + x * x),
+    "sigmoid.default": torch.sigmoid,
+    "softplus.default": nn.functional.softplus,
+}
+for _name, _call in UNARY_KEEPS_ZERO.items():
+    coupling_rule(f"aten.{_name}", sample=Sample(_call), zeros="keeps")(unary)
+for _name, _call in UNARY_MOVES_ZERO.items():
+    coupling_rule(f"aten.{_name}", sample=Sample(_call))(unary)
+
+coupling_rule("aten.log_sigmoid_forward.default", "aten.sinc.default", "aten.log10.default", "aten.exp2.default")(unary)
+coupling_rule(
+    "aten.bitwise_not.default",
+    "aten.logical_not.default",
+    "aten.isnan.default",
+    "aten.isinf.default",
+    "aten.isfinite.default",
+    "aten.isposinf.default",
+    "aten.isneginf.default",
+)(unary)
+coupling_rule("aten.nan_to_num.default", sample=Sample(torch.nan_to_num), zeros="keeps")(unary)
+
+
+def _spans_zero(low: object, high: object) -> bool:
+    return (not isinstance(low, int | float) or low <= 0) and (not isinstance(high, int | float) or high >= 0)
+
+
+def clamp_zeros(t: Ties) -> Zeros:
+    """A clamp keeps zeros where its range holds zero."""
+    low = t["min"] if t.has("min") else t["min_val"] if t.has("min_val") else None
+    high = t["max"] if t.has("max") else t["max_val"] if t.has("max_val") else None
+    return "keeps" if _spans_zero(low, high) else "none"
+
+
+coupling_rule("aten.clamp.default", sample=Sample(lambda x: torch.clamp(x, -0.3, 0.4)), zeros=clamp_zeros)(unary)
+coupling_rule("aten.clamp_min.default", sample=Sample(lambda x: torch.clamp_min(x, 0.1)), zeros=clamp_zeros)(unary)
+coupling_rule("aten.clamp_max.default", sample=Sample(lambda x: torch.clamp_max(x, 0.4)), zeros=clamp_zeros)(unary)
+coupling_rule(
+    "aten.hardtanh.default", sample=Sample(lambda x: aten.hardtanh.default(x, -0.5, 0.5)), zeros=clamp_zeros
+)(unary)
+
+
+def power_zeros(t: Ties) -> Zeros:
+    """A positive power of zero is zero."""
+    exponent = t["exponent"]
+    return "keeps" if isinstance(exponent, int | float) and exponent > 0 else "none"
+
+
+coupling_rule("aten.pow.Tensor_Scalar", sample=Sample(lambda x: x**2), zeros=power_zeros)(unary)
+coupling_rule("aten.pow.Scalar", sample=Sample(lambda x: 1.5**x))(unary)
+
+
+def binary(t: Ties) -> Dims:
+    """Two or more operands: their dimensions are tied, aligned from the right."""
+    tensors = t.tensors()
+    out = t.broadcast(*(t.dims(item) for item in tensors))
+    for item in tensors:
+        if t.is_weight(item):
+            for dim in t.dims(item):
+                t.produce(dim)
+    return out
+
+
+def addition(t: Ties) -> Dims:
+    """A sum of activations makes a residual axis."""
+    out = binary(t)
+    if sum(t.depends_on_input(item) for item in t.tensors()) > 1:
+        for dim in out:
+            t.mark(dim, "residual")
+    return out
+
+
+TWO = ((6,), (6,))
+coupling_rule("aten.add.Tensor", sample=Sample(torch.add, TWO), zeros="all")(addition)
+coupling_rule("aten.sub.Tensor", sample=Sample(torch.sub, TWO), zeros="all")(addition)
+coupling_rule("aten.rsub.Tensor", sample=Sample(torch.rsub, TWO), zeros="all")(addition)
+coupling_rule("aten.add.Scalar", sample=Sample(lambda x: aten.add.Scalar(x, 1.5)))(unary)
+coupling_rule("aten.sub.Scalar", sample=Sample(lambda x: aten.sub.Scalar(x, 1.5)))(unary)
+coupling_rule("aten.rsub.Scalar", sample=Sample(lambda x: 1.5 - x))(unary)
+coupling_rule("aten.mul.Tensor", sample=Sample(torch.mul, TWO), zeros="any")(binary)
+coupling_rule("aten.mul.Scalar", sample=Sample(lambda x: aten.mul.Scalar(x, 1.5)), zeros="keeps")(unary)
+
+
+def division(t: Ties) -> Dims:
+    """A quotient: a removed denominator stays whole in the proof, since zero over zero shows nothing."""
+    out = binary(t)
+    if t.is_tensor(t["other"]):
+        t.spare("other")
+    return out
+
+
+coupling_rule(
+    "aten.div.Tensor", sample=Sample(lambda x, y: x / (2 + torch.tanh(y)), TWO), zeros="keeps"
+)(division)
+coupling_rule("aten.div.Tensor_mode", "aten.floor_divide.default", "aten.fmod.Tensor", "aten.remainder.Tensor")(division)
+coupling_rule("aten.div.Scalar", sample=Sample(lambda x: aten.div.Scalar(x, 1.5)), zeros="keeps")(unary)
+coupling_rule("aten.remainder.Scalar", "aten.fmod.Scalar", zeros="keeps")(unary)
+coupling_rule("aten.maximum.default", sample=Sample(torch.maximum, TWO), zeros="all")(binary)
+coupling_rule("aten.minimum.default", sample=Sample(torch.minimum, TWO), zeros="all")(binary)
+coupling_rule("aten.max.other", sample=Sample(aten.max.other, TWO), zeros="all")(binary)
+coupling_rule("aten.min.other", sample=Sample(aten.min.other, TWO), zeros="all")(binary)
+coupling_rule("aten.pow.Tensor_Tensor", sample=Sample(lambda x, y: (1 + x * x) ** y, TWO))(binary)
+coupling_rule("aten.atan2.default", sample=Sample(lambda x, y: torch.atan2(x, 1 + y * y), TWO), zeros="keeps")(division)
+coupling_rule("aten.xlogy.Tensor", sample=Sample(lambda x, y: torch.xlogy(x, 1 + y * y), TWO), zeros="keeps")(binary)
+coupling_rule("aten.addcmul.default", sample=Sample(torch.addcmul, (*TWO, (6,))))(addition)
+coupling_rule(
+    "aten.addcdiv.default", sample=Sample(lambda x, y, z: torch.addcdiv(x, y, 2 + torch.tanh(z)), (*TWO, (6,)))
+)(addition)
+coupling_rule("aten.lerp.Tensor", sample=Sample(torch.lerp, (*TWO, (6,))))(addition)
+coupling_rule("aten.lerp.Scalar", sample=Sample(lambda x, y: torch.lerp(x, y, 0.3), TWO), zeros="all")(addition)
+coupling_rule("aten.clamp.Tensor")(binary)
+
+
+def prelu(t: Ties) -> Dims:
+    """A slope for each channel, on dimension 1."""
+    dims = t.dims("self")
+    slope = t.dims("weight")
+    if slope and slope[0]:
+        t.tie(dims[1], slope[0])
+    return dims
+
+
+coupling_rule(
+    "aten.prelu.default", sample=Sample(lambda x, weight: nn.functional.prelu(x, weight), ((6, 5),), {"weight": (6,)}),
+    zeros="keeps",
+)(prelu)
+
+COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
+for _name in COMPARISONS:
+    _op = getattr(aten, _name)
+    coupling_rule(f"aten.{_name}.Tensor", sample=Sample(lambda x, y, op=_op: op.Tensor(x.round(), y.round()).float(), TWO))(binary)
+    coupling_rule(f"aten.{_name}.Scalar", sample=Sample(lambda x, op=_op: op.Scalar(x.round(), 1).float()))(unary)
+for _name in ("__and__", "__or__", "__xor__", "bitwise_and", "bitwise_or", "bitwise_xor"):
+    coupling_rule(f"aten.{_name}.Tensor")(binary)
+    coupling_rule(f"aten.{_name}.Scalar")(unary)
+coupling_rule("aten.logical_and.default", "aten.logical_or.default", "aten.logical_xor.default")(binary)
+coupling_rule("aten.bitwise_left_shift.Tensor_Scalar", "aten.bitwise_right_shift.Tensor_Scalar")(unary)
+coupling_rule("aten.__lshift__.Scalar", "aten.__rshift__.Scalar")(unary)
+
+coupling_rule(
+    "aten.where.self", sample=Sample(lambda x, y, z: torch.where(x > 0, y, z), (*TWO, (6,))), zeros="none"
+)(binary)
+coupling_rule("aten.where.ScalarOther", sample=Sample(lambda x, y: torch.where(x > 0, y, 0.5), TWO))(binary)
+coupling_rule("aten.where.ScalarSelf", sample=Sample(lambda x, y: torch.where(x > 0, 0.5, y), TWO))(binary)
+coupling_rule("aten.where.Scalar", sample=Sample(lambda x: torch.where(x > 0, 0.5, 0.25)))(unary)
+
+
+def fill_zeros(t: Ties) -> Zeros:
+    """Filling with zero keeps zeros."""
+    return "keeps" if t["value"] == 0 else "none"
+
+
+coupling_rule(
+    "aten.masked_fill.Scalar", sample=Sample(lambda x, y: x.masked_fill(y > 0, 0.5), TWO), zeros=fill_zeros
+)(binary)
+coupling_rule("aten.masked_fill.Tensor")(binary)

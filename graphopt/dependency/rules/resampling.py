@@ -1,0 +1,188 @@
+"""Operators that resample or pad positions: channels pass, positions stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from graphopt.dependency.registry import Sample, Zeros, coupling_rule
+from graphopt.dependency.terms import all_frozen, dim_size
+from graphopt.dependency.ties import Dims, Ties
+
+aten = torch.ops.aten
+RESAMPLED = "it is resampled"
+PADDED = "it is padded"
+
+
+def resampled(rank: int) -> Callable[[Ties], Dims]:
+    """A rule for interpolation over the last ``rank`` dimensions."""
+
+    def state(t: Ties) -> Dims:
+        dims = t.dims(t.tensors()[0])
+        for dim in dims[-rank:]:
+            t.freeze(dim, RESAMPLED)
+        return [*dims[:-rank], *(t.frozen(size, RESAMPLED) for size in t.out_shape[-rank:])]
+
+    return state
+
+
+INTERPOLATIONS = {
+    "upsample_nearest1d": 1,
+    "upsample_nearest2d": 2,
+    "upsample_nearest3d": 3,
+    "_upsample_nearest_exact1d": 1,
+    "_upsample_nearest_exact2d": 2,
+    "_upsample_nearest_exact3d": 3,
+    "upsample_linear1d": 1,
+    "upsample_bicubic2d": 2,
+    "_upsample_bilinear2d_aa": 2,
+    "_upsample_bicubic2d_aa": 2,
+    "upsample_trilinear3d": 3,
+}
+for _name, _rank in INTERPOLATIONS.items():
+    coupling_rule(f"aten.{_name}.vec", f"aten.{_name}.default", zeros="keeps")(resampled(_rank))
+coupling_rule(
+    "aten.upsample_bilinear2d.vec",
+    sample=Sample(lambda x: nn.functional.interpolate(x, scale_factor=2.0, mode="bilinear"), ((6, 3, 3),)),
+    zeros="keeps",
+)(resampled(2))
+coupling_rule(
+    "aten.upsample_bilinear2d.default",
+    sample=Sample(lambda x: aten.upsample_bilinear2d.default(x, [6, 6], True), ((6, 3, 3),)),
+    zeros="keeps",
+)(resampled(2))
+
+
+def _sampled(x: Tensor, y: Tensor) -> Tensor:
+    return nn.functional.grid_sample(x, torch.tanh(y), align_corners=False)
+
+
+@coupling_rule("aten.grid_sampler.default", sample=Sample(_sampled, ((6, 4, 4), (3, 5, 2))), zeros="keeps")
+def grid_sampler(t: Ties) -> Dims:
+    """``input: (N, C, ...)`` read at ``grid: (N, ..., coordinates)``: every point is read by itself."""
+    dims, grid = t.dims("input"), t.dims("grid")
+    for dim in dims[2:]:
+        t.freeze(dim, RESAMPLED)
+    t.freeze(grid[-1], "coordinates")
+    t.tie(dims[0], grid[0])
+    return [t.resolve(dim) for dim in (*dims[:2], *grid[1:-1])]
+
+
+coupling_rule("aten.grid_sampler_2d.default", "aten.grid_sampler_3d.default", zeros="keeps")(grid_sampler)
+
+
+@coupling_rule("aten.affine_grid_generator.default")
+def affine_grid(t: Ties) -> Dims:
+    """Coordinates of every position under an affine map."""
+    for dim in t.dims("theta"):
+        t.freeze(dim, "an affine map of positions")
+    return [t.frozen(size, "coordinates of positions") for size in t.out_shape]
+
+
+def pad_zeros(t: Ties) -> Zeros:
+    """Padding with zeros keeps zeros; padding with neighbours does too."""
+    if "value" not in t.names() or ("mode" in t.names() and t["mode"] != "constant"):
+        return "keeps"
+    return "none" if t["value"] else "keeps"
+
+
+def padded(t: Ties) -> Dims:
+    """Constant padding is as free as what it meets; other modes read positions in order."""
+    dims, amounts = t.dims("self"), t["pad"]
+    constant = "mode" not in t.names() or t["mode"] == "constant"
+    bakes: Dims = [t.frozen(amount, PADDED) for amount in t.numbers("pad")]
+    for pair in range(0, len(bakes), 2):
+        axis = len(dims) - 1 - pair // 2
+        sides = amounts[pair : pair + 2]
+        free = constant and all(isinstance(side, int) and side >= 0 for side in sides)
+        if not free or all_frozen(dims[axis]):
+            t.freeze(dims[axis], PADDED)
+            dims[axis] = t.frozen(t.out_shape[axis], PADDED)
+            continue
+        before, after = (t.fresh(side) for side in sides)
+        bakes[pair : pair + 2] = [before, after]
+        dims[axis] = t.concatenate([before, dims[axis], after])
+    t.bake("pad", bakes)
+    return dims
+
+
+coupling_rule(
+    "aten.pad.default",
+    sample=Sample(lambda x, y: nn.functional.pad(x, (0, 0, 2, 3)) + y, ((4, 5), (9, 5))),
+    zeros=pad_zeros,
+)(padded)
+coupling_rule(
+    "aten.constant_pad_nd.default",
+    sample=Sample(lambda x, y: aten.constant_pad_nd.default(x, [0, 0, 2, 0], 0.5) + y, ((4, 5), (6, 5))),
+    zeros=pad_zeros,
+)(padded)
+
+
+def bordered(name: str) -> Callable[[Ties], Dims]:
+    """A rule for padding by what lies at a border: the padded dimensions stay."""
+
+    def state(t: Ties) -> Dims:
+        dims, shape = t.dims("self"), t.out_shape
+        for axis in range(len(dims) - len(t[name]) // 2, len(dims)):
+            t.freeze(dims[axis], PADDED)
+            dims[axis] = t.frozen(shape[axis], PADDED)
+        return dims
+
+    return state
+
+
+for _rank in (1, 2, 3):
+    coupling_rule(f"aten.reflection_pad{_rank}d.default", f"aten.replication_pad{_rank}d.default", zeros="keeps")(
+        bordered("padding")
+    )
+coupling_rule("aten._pad_circular.default", zeros="keeps")(bordered("pad"))
+
+
+@coupling_rule(
+    "aten.pixel_shuffle.default",
+    sample=Sample(lambda x: nn.functional.pixel_shuffle(x, 2), ((12, 3, 3),)),
+    zeros="keeps",
+)
+def pixel_shuffle(t: Ties) -> Dims:
+    """``(..., C * r * r, H, W)`` to ``(..., C, H * r, W * r)``."""
+    *lead, packed, rows, columns = t.dims("self")
+    factor = int(t["upscale_factor"])
+    channels, block = t.split(packed, factor * factor)
+    t.freeze(block, "positions inside a block of pixels")
+    inner_rows, inner_columns = t.split(block, factor)
+    return [*lead, channels, rows + inner_rows, columns + inner_columns]
+
+
+@coupling_rule(
+    "aten.pixel_unshuffle.default",
+    sample=Sample(lambda x: nn.functional.pixel_unshuffle(x, 2), ((3, 4, 6),)),
+    zeros="keeps",
+)
+def pixel_unshuffle(t: Ties) -> Dims:
+    """``(..., C, H * r, W * r)`` to ``(..., C * r * r, H, W)``."""
+    *lead, channels, rows, columns = t.dims("self")
+    factor = int(t["downscale_factor"])
+    rows, inner_rows = t.split(rows, factor)
+    columns, inner_columns = t.split(columns, factor)
+    for dim in (inner_rows, inner_columns):
+        t.freeze(dim, "positions inside a block of pixels")
+    return [*lead, channels + inner_rows + inner_columns, rows, columns]
+
+
+@coupling_rule(
+    "aten.channel_shuffle.default",
+    sample=Sample(lambda x: nn.functional.channel_shuffle(x, 2), ((6, 3),)),
+    zeros="keeps",
+)
+def channel_shuffle(t: Ties) -> Dims:
+    """``(N, groups * C, ...)`` to ``(N, C * groups, ...)``."""
+    dims = t.dims("self")
+    groups, members = t.split(dims[1], dim_size(dims[1]) // int(t["groups"]))
+    t.bake("groups", groups)
+    dims[1] = members + groups
+    return dims
+
+
+coupling_rule("aten.native_channel_shuffle.default", zeros="keeps")(channel_shuffle)

@@ -1,0 +1,159 @@
+"""Operators that regroup, insert or repeat dimensions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from graphopt.dependency.registry import Sample, coupling_rule
+from graphopt.dependency.terms import dim_size
+from graphopt.dependency.ties import Dims, Ties
+
+aten = torch.ops.aten
+
+
+def regrouped(t: Ties, name: str | None) -> Dims:
+    """Row-major regrouping; ``name`` is the argument that holds the sizes."""
+    out = t.regroup(t.dims("self"), t.out_shape)
+    if name is not None:
+        t.bake(name, out)
+    return out
+
+
+coupling_rule("aten.view.default", sample=Sample(lambda x: x.view(-1, 3, 4, 5), ((12, 5),)), zeros="keeps")(
+    lambda t: regrouped(t, "size")
+)
+coupling_rule("aten.reshape.default", sample=Sample(lambda x: x.reshape(-1, 2, 30), ((12, 5),)), zeros="keeps")(
+    lambda t: regrouped(t, "shape")
+)
+coupling_rule("aten._unsafe_view.default", zeros="keeps")(lambda t: regrouped(t, "size"))
+coupling_rule(
+    "aten.flatten.using_ints", sample=Sample(lambda x: aten.flatten.using_ints(x, 1, 2), ((4, 6),)), zeros="keeps"
+)(lambda t: regrouped(t, None))
+coupling_rule("aten.view_as.default", "aten.reshape_as.default", zeros="keeps")(lambda t: regrouped(t, None))
+coupling_rule("aten.ravel.default", zeros="keeps")(lambda t: regrouped(t, None))
+
+
+@coupling_rule(
+    "aten.unflatten.int", sample=Sample(lambda x: aten.unflatten.int(x, 1, [3, 4]), ((12, 5),)), zeros="keeps"
+)
+def unflatten(t: Ties) -> Dims:
+    """One dimension read as several."""
+    out = t.regroup(t.dims("self"), t.out_shape)
+    axis = t.axis("dim", len(t.dims("self")))
+    t.bake("sizes", out[axis : axis + len(t["sizes"])])
+    return out
+
+
+@coupling_rule("aten.unsqueeze.default", sample=Sample(lambda x: x.unsqueeze(1), ((6,),)), zeros="keeps")
+def unsqueeze(t: Ties) -> Dims:
+    """A new dimension of size one."""
+    dims = t.dims("self")
+    dims.insert(t.axis("dim", len(dims) + 1), ())
+    return dims
+
+
+def squeezed(t: Ties, axes: Sequence[int]) -> Dims:
+    """Drop those of the given dimensions that have size one."""
+    dims = t.dims("self")
+    gone = {axis % len(dims) for axis in axes} if dims else set()
+    return [dim for position, dim in enumerate(dims) if position not in gone or dim_size(dim) != 1]
+
+
+@coupling_rule("aten.squeeze.dim", zeros="keeps")
+def squeeze_dim(t: Ties) -> Dims:
+    """Drop one dimension if it has size one."""
+    return _guarded_squeeze(t, [int(t["dim"])])
+
+
+@coupling_rule("aten.squeeze.dims", zeros="keeps")
+def squeeze_dims(t: Ties) -> Dims:
+    """Drop the given dimensions of size one."""
+    return _guarded_squeeze(t, [int(axis) for axis in t["dim"]])
+
+
+@coupling_rule("aten.squeeze.default", zeros="keeps")
+def squeeze(t: Ties) -> Dims:
+    """Drop every dimension of size one."""
+    return _guarded_squeeze(t, range(len(t.dims("self"))))
+
+
+def _guarded_squeeze(t: Ties, axes: Sequence[int]) -> Dims:
+    """A dimension that is asked to go only if its size is one must never shrink to one."""
+    dims = t.dims("self")
+    for axis in axes:
+        if dims and dims[axis]:
+            t.freeze(dims[axis], "it would be squeezed away if one index were left")
+    return squeezed(t, axes)
+
+
+def expanded(t: Ties, name: str | None) -> Dims:
+    """Dimensions of size one repeat; how often is free, since nothing but the size depends on it."""
+    shape = t.out_shape
+    dims = t.dims("self")
+    dims = [()] * (len(shape) - len(dims)) + dims
+    out: Dims = []
+    for dim, size in zip(dims, shape, strict=True):
+        if dim_size(dim) == size:
+            out.append(dim)
+        else:
+            out.append(t.fresh(size))
+            t.mark(out[-1], "repeat")
+    if name is not None:
+        t.bake(name, out)
+    return out
+
+
+coupling_rule(
+    "aten.expand.default",
+    sample=Sample(lambda x, y: y + aten.expand.default(x.unsqueeze(1), [-1, 4, 6]), ((6,), (4, 6))),
+    zeros="keeps",
+)(lambda t: expanded(t, "size"))
+coupling_rule("aten.broadcast_to.default", zeros="keeps")(lambda t: expanded(t, "size"))
+
+
+@coupling_rule("aten.expand_as.default", zeros="keeps")
+def expand_as(t: Ties) -> Dims:
+    """Broadcast to the shape of another tensor: its dimensions are the output's."""
+    out = t.dims("other")
+    t.broadcast(t.dims("self"), out)
+    return [t.resolve(dim) for dim in out]
+
+
+def _times(t: Ties, repeats: list[int], name: str) -> Dims:
+    dims = t.dims("self")
+    rank = max(len(dims), len(repeats))
+    dims = [()] * (rank - len(dims)) + dims
+    counts = [t.fresh(count) for count in [1] * (rank - len(repeats)) + repeats]
+    for count in counts:
+        t.mark(count, "repeat")
+    t.bake(name, counts[rank - len(repeats) :])
+    return [count + dim for count, dim in zip(counts, dims, strict=True)]
+
+
+coupling_rule(
+    "aten.repeat.default", sample=Sample(lambda x: x.repeat(1, 2, 1), ((4, 5),)), zeros="keeps"
+)(lambda t: _times(t, t.numbers("repeats"), "repeats"))
+coupling_rule("aten.tile.default", zeros="keeps")(lambda t: _times(t, t.numbers("dims"), "dims"))
+
+
+@coupling_rule(
+    "aten.repeat_interleave.self_int",
+    sample=Sample(lambda x, y: y + torch.repeat_interleave(x, 2, 1), ((4, 5), (8, 5))),
+    zeros="keeps",
+)
+def repeat_interleave(t: Ties) -> Dims:
+    """Every index several times in a row."""
+    dims = t.dims("self")
+    if t["dim"] is None:
+        dims = t.regroup(dims, [math.prod(t.shape("self"))])
+    axis = t.axis("dim", len(dims))
+    count = t.fresh(int(t["repeats"]))
+    t.mark(count, "repeat")
+    t.bake("repeats", count)
+    dims[axis] = dims[axis] + count
+    if t.has("output_size"):
+        t.bake("output_size", dims[axis])
+    return dims

@@ -1,0 +1,148 @@
+"""Zero propagation: on which axes a value is exactly zero where the members of the axis are."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+from torch import fx
+
+from graphopt.dependency.analysis import Analysis
+from graphopt.dependency.registry import Zeros, find_rule
+from graphopt.dependency.terms import Leaf, leaves
+from graphopt.dependency.ties import Ties
+
+ZeroSet: TypeAlias = frozenset[Leaf]
+NOTHING: ZeroSet = frozenset()
+
+
+class ZeroPropagation:
+    """Which axes' zeros reach which values.
+
+    Attributes:
+        zero: for every value the axes on whose removed indices it is exactly zero, once the axes' members are zeroed.
+        residues: contractions whose operands are not zero there, by node: (operand, tensor dimension).
+        residue_leaves: the axes that such a contraction runs over.
+    """
+
+    def __init__(self, analysis: Analysis) -> None:
+        self._analysis = analysis
+        self._held: dict[fx.Node, ZeroSet] = {}
+        self.zero: dict[fx.Node, ZeroSet] = {}
+        self.residues: dict[fx.Node, list[tuple[str, int]]] = {}
+        self.residue_leaves: set[Leaf] = set()
+        self._spared = self._spared_attributes()
+        for node in analysis.order:
+            self.zero[node] = self._visit(node)
+            self._check(node)
+
+    def held(self, node: fx.Node) -> ZeroSet:
+        """The free axes that a value's dimensions hold."""
+        if node not in self._held:
+            self._held[node] = frozenset(self._leaves(self._analysis.facts.dims.get(node)))
+        return self._held[node]
+
+    def _leaves(self, dims: Any) -> Iterable[Leaf]:
+        for item in dims or ():
+            if isinstance(item, list):
+                yield from self._leaves(item)
+            elif isinstance(item, tuple):
+                yield from (leaf for leaf in leaves(self._analysis.algebra.resolve(item)) if leaf.frozen is None)
+
+    def _spared_attributes(self) -> dict[fx.Node, ZeroSet]:
+        """Parameters that a spared operand is computed from, and the axes that the proof leaves whole in them."""
+        facts = self._analysis.facts
+        found: dict[fx.Node, ZeroSet] = {}
+        for operand, dims in facts.spared.items():
+            spared = frozenset(self._leaves(dims))
+            for node in self._ancestors(operand) if operand in facts.weights else ():
+                found[node] = found.get(node, NOTHING) | spared
+        return found
+
+    @staticmethod
+    def _ancestors(operand: fx.Node) -> list[fx.Node]:
+        """Parameters that a value of weights alone is computed from."""
+        seen = {operand}
+        stack = [operand]
+        while stack:
+            fresh = [item for item in stack.pop().all_input_nodes if item not in seen]
+            seen.update(fresh)
+            stack.extend(fresh)
+        return [node for node in seen if node.op == "get_attr"]
+
+    @property
+    def spared(self) -> dict[str, ZeroSet]:
+        """Names of the parameters that the proof must not zero, with the axes for which it must not."""
+        out: dict[str, ZeroSet] = {}
+        for node, spared in self._spared.items():
+            out[str(node.target)] = out.get(str(node.target), NOTHING) | spared
+        return out
+
+    # ------------------------------------------------------------------ visit
+
+    def _visit(self, node: fx.Node) -> ZeroSet:
+        if node.op == "get_attr":
+            return self.held(node) - self._spared.get(node, NOTHING)
+        source = self._analysis.sources.get(node)
+        if source is not None:
+            return self.zero.get(source, NOTHING)
+        if node.op != "call_function" or node in self._analysis.failures:
+            return NOTHING
+        if node.target is operator.getitem:
+            first = node.args[0]
+            return (self.zero.get(first, NOTHING) & self.held(node)) if isinstance(first, fx.Node) else NOTHING
+        rule = find_rule(node.target)
+        if rule is None:
+            return NOTHING
+        ties = Ties(node, self._analysis.algebra, self._analysis.facts)
+        kind: Zeros = rule.zeros(ties) if callable(rule.zeros) else rule.zeros
+        return self._travel(kind, node, ties) & self.held(node)
+
+    def _travel(self, kind: Zeros, node: fx.Node, ties: Ties) -> ZeroSet:
+        operands = ties.tensors()
+        zeros = [self.zero.get(item, NOTHING) for item in operands]
+        if kind == "none" or not operands:
+            return NOTHING
+        if kind == "keeps":
+            return zeros[0]
+        if kind == "any":
+            return frozenset().union(*zeros)
+        if kind == "all":
+            return NOTHING if _adds_number(node, ties) else frozenset.intersection(*zeros)
+        if kind == "affine":
+            return self._affine(ties)
+        return self._joined(operands)
+
+    def _joined(self, operands: list[fx.Node]) -> ZeroSet:
+        """Axes on which every operand that holds them is zero."""
+        candidates = frozenset().union(*(self.zero.get(item, NOTHING) for item in operands))
+        return frozenset(
+            leaf
+            for leaf in candidates
+            if all(leaf in self.zero.get(item, NOTHING) for item in operands if leaf in self.held(item))
+        )
+
+    def _affine(self, ties: Ties) -> ZeroSet:
+        weight = self.zero.get(ties["weight"], NOTHING)
+        if ties.has("bias"):
+            return weight & self.zero.get(ties["bias"], NOTHING)
+        return self._joined([ties["weight"], ties["input"]])
+
+    # ----------------------------------------------------------------- residue
+
+    def _check(self, node: fx.Node) -> None:
+        """Where a contraction runs over an axis that none of its operands is zero on, zeros do not do."""
+        for name, axis, dim in self._analysis.facts.contractions.get(node, ()):
+            ties = Ties(node, self._analysis.algebra, self._analysis.facts)
+            known = frozenset().union(*(self.zero.get(item, NOTHING) for item in ties.tensors()))
+            free = {leaf for leaf in leaves(self._analysis.algebra.resolve(dim)) if leaf.frozen is None}
+            if free - known:
+                self.residues.setdefault(node, []).append((name, axis))
+                self.residue_leaves |= free - known
+
+
+def _adds_number(node: fx.Node, ties: Ties) -> bool:
+    """Whether a plain number other than zero is an operand of a sum."""
+    numbers = [ties[name] for name in ties.names() if name in {"self", "other"}]
+    return any(isinstance(item, int | float) and item != 0 for item in numbers)

@@ -1,0 +1,70 @@
+"""What a pipeline returns."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from graphopt.pass_manager.base import PassReport
+from graphopt.plan import Plan
+from graphopt.program import Program
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a pipeline did.
+
+    Attributes:
+        passes: One report a pass, in the order they ran.
+    """
+
+    passes: tuple[PassReport, ...]
+
+    @property
+    def seconds(self) -> float:
+        """How long all passes took together."""
+        return sum(report.seconds for report in self.passes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as values that JSON knows."""
+        return {"seconds": self.seconds, "passes": [report.to_dict() for report in self.passes]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a pipeline returns.
+
+    Attributes:
+        program: The program after the last pass.
+        programs: Programs by id, where a pass made several; `{"main": program}` otherwise.
+        plan: Every decision of all passes in indices of the captured model; None where nothing was decided.
+        schedule: Which program runs at which step, where a pass made a schedule.
+        report: What was done.
+    """
+
+    program: Program
+    programs: Mapping[str, Program]
+    plan: Plan | None
+    schedule: Any = None
+    report: Report
+
+    def module(self) -> nn.Module:
+        """Return an ordinary module that shares no tensor with the user's model."""
+        return self.program.module()
+
+    def save(self, path: str | Path) -> Path:
+        """Write the result into a folder.
+
+        Args:
+            path: The folder; it is made, or replaced as a whole.
+
+        Raises:
+            GraphoptError: The result cannot be written; what was at the path is left as it was.
+        """
+        folder = Path(path)
+        # Exporters stand on the floor above, so they are found by name.
+        import_module("graphopt.exporters.weights").save_result(self, folder)
+        return folder

@@ -1,0 +1,288 @@
+"""Plan: every decision of a pipeline as plain data, in indices of the original model."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graphopt.dependency.graph import DependencyGraph, Member
+from graphopt.dependency.placement import Placement
+from graphopt.errors import PlanError
+from graphopt.program import Program
+from graphopt.version import __version__
+
+PLAN_VERSION = 1
+
+
+@dataclass(frozen=True)
+class PlanSource:
+    """The model that a plan was made for.
+
+    Attributes:
+        class_name: class of the model.
+        fingerprint: SHA-256 over names, shapes and dtypes of the tensors and over the operators.
+        tensors: shape of every parameter and buffer by name.
+        operators: how often each operator occurs.
+    """
+
+    class_name: str
+    fingerprint: str
+    tensors: Mapping[str, tuple[int, ...]]
+    operators: Mapping[str, int]
+
+    @classmethod
+    def of(cls, program: Program) -> PlanSource:
+        """Describe a captured program."""
+        operators = Counter(str(node.target) for node in program.nodes() if node.op == "call_function")
+        return cls(
+            program.source.class_name,
+            program.source.fingerprint,
+            {name: tuple(tensor.shape) for name, tensor in program.parameters.items()},
+            dict(sorted(operators.items())),
+        )
+
+    def first_difference(self, other: PlanSource) -> str:
+        """The first fact in which two models differ."""
+        for name in self.tensors.keys() | other.tensors.keys():
+            if name not in other.tensors:
+                return f"the plan's model has {name}, this one does not"
+            if name not in self.tensors:
+                return f"this model has {name}, the plan's does not"
+        for name, shape in self.tensors.items():
+            if shape != other.tensors[name]:
+                return f"{name} is {list(shape)} in the plan's model and {list(other.tensors[name])} in this one"
+        for name in sorted(self.operators.keys() | other.operators.keys()):
+            mine, theirs = self.operators.get(name, 0), other.operators.get(name, 0)
+            if mine != theirs:
+                return f"the plan's model calls {name} {mine} times, this one {theirs} times"
+        return "the same tensors and operators are wired differently"
+
+
+@dataclass(frozen=True)
+class AxisMember:
+    """One tensor dimension that an axis lies on; ``length`` is the size of that dimension in the original."""
+
+    tensor: str
+    dim: int
+    length: int
+    placement: Placement
+
+
+@dataclass(frozen=True)
+class AxisChoice:
+    """What is kept of one axis.
+
+    Attributes:
+        kind: kind of the axis.
+        size: number of units in the original.
+        kept: indices that stay, ascending.
+        members: where the axis lies.
+        mode: how the removal is realised; ``slice``.
+    """
+
+    kind: str
+    size: int
+    kept: tuple[int, ...]
+    members: tuple[AxisMember, ...]
+    mode: str = "slice"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Decisions of a pipeline, replayable on a fresh model, on a state dict, or by other tools.
+
+    Attributes:
+        source: the model that the plan was made for.
+        passes: text of every pass that took part.
+        axes: what is kept of each axis, by axis id; axes left out stay whole.
+        tied: names that share one tensor, each with the name that the axes use.
+        regroup: whether groups of a GroupNorm that straddle a concatenation were allowed to change their members.
+    """
+
+    source: PlanSource
+    passes: tuple[str, ...] = ()
+    axes: Mapping[str, AxisChoice] = field(default_factory=dict)
+    tied: Mapping[str, str] = field(default_factory=dict)
+    regroup: bool = False
+
+    @property
+    def kept(self) -> dict[str, tuple[int, ...]]:
+        """Kept indices by axis id."""
+        return {name: axis.kept for name, axis in self.axes.items()}
+
+    def parameters(self) -> dict[str, dict[int, list[int]]]:
+        """Kept flat indices by tensor name and dimension; dimensions that stay whole are left out."""
+        removed: dict[tuple[str, int], np.ndarray[Any, np.dtype[np.bool_]]] = {}
+        for axis in self.axes.values():
+            gone = np.setdiff1d(np.arange(axis.size), np.asarray(axis.kept, dtype=np.int64))
+            for member in axis.members:
+                mask = removed.setdefault((member.tensor, member.dim), np.zeros(member.length, dtype=np.bool_))
+                mask[member.placement.indices()[gone].reshape(-1)] = True
+        out: dict[str, dict[int, list[int]]] = {}
+        for (tensor, dim), mask in removed.items():
+            if mask.any():
+                out.setdefault(tensor, {})[dim] = np.flatnonzero(~mask).tolist()
+        return out | {alias: out[name] for alias, name in self.tied.items() if name in out}
+
+    def slice_state_dict(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Replay on a state dict alone.
+
+        Args:
+            state_dict: tensors of the original model by name; names that the plan does not know pass through.
+
+        Raises:
+            PlanError: if a tensor has not the shape that the plan was made for.
+        """
+        for name, shape in self.source.tensors.items():
+            if name in state_dict and tuple(state_dict[name].shape) != shape:
+                raise PlanError(
+                    f"{name} is {list(state_dict[name].shape)}, but the plan was made for {list(shape)}; "
+                    "replay it on the original model's state dict"
+                )
+        out = dict(state_dict)
+        for name, dims in self.parameters().items():
+            for dim, indices in dims.items():
+                if name in out:
+                    out[name] = out[name].index_select(dim, torch.tensor(indices, device=out[name].device))
+        return out
+
+    # ----------------------------------------------------------------- JSON
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form; its schema is ``plan.schema.json`` in the package."""
+        return {
+            "version": PLAN_VERSION,
+            "graphopt": __version__,
+            "torch": torch.__version__,
+            "source": {
+                "class": self.source.class_name,
+                "fingerprint": self.source.fingerprint,
+                "tensors": {name: list(shape) for name, shape in self.source.tensors.items()},
+                "operators": dict(self.source.operators),
+            },
+            "passes": list(self.passes),
+            "axes": {name: _axis_to_dict(axis) for name, axis in self.axes.items()},
+            "tied": dict(self.tied),
+            "regroup": self.regroup,
+            "bypassed": [],
+            "cuts": [],
+            "schedule": [],
+            "stages": [],
+        }
+
+    def to_json(self) -> str:
+        """The JSON text, the same for the same plan."""
+        return json.dumps(self.to_dict(), indent=1)
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Plan:
+        """Read the JSON form.
+
+        Raises:
+            PlanError: if it is no plan, or one of another version.
+        """
+        if not isinstance(data, dict):
+            raise PlanError(f"a plan is a JSON object, not {type(data).__name__}")
+        if data.get("version") != PLAN_VERSION:
+            raise PlanError(f"plan version {data.get('version')!r} cannot be read, this release reads {PLAN_VERSION}")
+        try:
+            return cls._read(data)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise PlanError(f"the plan is damaged: {type(error).__name__} at {error}; write it again") from error
+
+    @classmethod
+    def _read(cls, data: Mapping[str, Any]) -> Plan:
+        source = data["source"]
+        return cls(
+            PlanSource(
+                str(source["class"]),
+                str(source["fingerprint"]),
+                {name: tuple(int(size) for size in shape) for name, shape in source["tensors"].items()},
+                {name: int(count) for name, count in source["operators"].items()},
+            ),
+            tuple(str(text) for text in data["passes"]),
+            {name: _axis_from_dict(name, axis) for name, axis in data["axes"].items()},
+            {str(alias): str(name) for alias, name in data["tied"].items()},
+            bool(data["regroup"]),
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Read the JSON text.
+
+        Raises:
+            PlanError: if it is no JSON, or no plan.
+        """
+        try:
+            return cls.from_dict(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise PlanError(f"the plan is no JSON: {error}") from error
+
+
+def make_plan(graph: DependencyGraph, kept: Mapping[str, tuple[int, ...]], passes: tuple[str, ...]) -> Plan:
+    """The plan that keeps these indices of a program's axes.
+
+    Args:
+        graph: analysis of the original program.
+        kept: kept indices by axis id; axes that stay whole are not written down.
+        passes: text of the passes that decided so.
+    """
+    axes = {
+        group.id: AxisChoice(
+            group.kind,
+            group.size,
+            tuple(int(index) for index in kept[group.id]),
+            tuple(_member(member, graph.program) for member in group.members),
+        )
+        for group in graph.groups
+        if group.id in kept and len(kept[group.id]) < group.size
+    }
+    tied = {name: first for name, first in graph.names.items() if name != first}
+    return Plan(PlanSource.of(graph.program), passes, axes, tied, graph.regroup)
+
+
+def _member(member: Member, program: Program) -> AxisMember:
+    length = int(program.parameters[member.tensor].shape[member.dim])
+    return AxisMember(member.tensor, member.dim, length, member.placement)
+
+
+def _axis_to_dict(axis: AxisChoice) -> dict[str, Any]:
+    return {
+        "kind": axis.kind,
+        "size": axis.size,
+        "kept": list(axis.kept),
+        "members": [
+            {
+                "tensor": member.tensor,
+                "dim": member.dim,
+                "length": member.length,
+                "placement": member.placement.to_list(),
+            }
+            for member in axis.members
+        ],
+        "mode": axis.mode,
+    }
+
+
+def _axis_from_dict(name: str, data: Mapping[str, Any]) -> AxisChoice:
+    size = int(data["size"])
+    kept = tuple(int(index) for index in data["kept"])
+    if not kept or list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= size:
+        raise PlanError(f"axis {name} keeps {list(kept)[:8]}, which is no ascending choice of {size} indices")
+    members = tuple(
+        AxisMember(
+            str(member["tensor"]),
+            int(member["dim"]),
+            int(member["length"]),
+            Placement.from_list(size, member["placement"]),
+        )
+        for member in data["members"]
+    )
+    return AxisChoice(str(data["kind"]), size, kept, members, str(data["mode"]))

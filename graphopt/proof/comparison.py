@@ -1,0 +1,141 @@
+"""Law 1 on one choice of removed units: the masked original against the rewritten program."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx
+from torch.utils import _pytree as pytree
+
+from graphopt.assembly import Attribute
+from graphopt.dependency.graph import DependencyGraph
+from graphopt.dependency.placement import kept_mask
+from graphopt.dependency.terms import Dim, dim_size
+from graphopt.errors import VerificationError
+from graphopt.program import Program
+from graphopt.proof.masking import Masks, mask_operands, mask_tensors
+from graphopt.proof.twin import TWINS, replace_by_twin
+from graphopt.rewrite.copying import GraphCopy, copy_graph
+from graphopt.rewrite.slicing import slice_tensor
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far the rewritten program is from the masked original.
+
+    Attributes:
+        error: largest over the outputs of ``||masked - rewritten|| / ||masked - original||``; zero where both agree
+            to the last bit.
+        effect: largest over the outputs of ``||masked - original|| / ||original||``: without an effect nothing is
+            shown.
+        outputs: number of tensor outputs compared.
+    """
+
+    error: float
+    effect: float
+    outputs: int
+
+
+def compare(
+    graph: DependencyGraph,
+    rewritten: Program,
+    kept: Mapping[str, Sequence[int]],
+    values: Mapping[str, Tensor],
+    inputs: tuple[tuple[object, ...], Mapping[str, object]],
+) -> Comparison:
+    """Run the masked original and the rewritten program on the same weights and inputs.
+
+    Args:
+        graph: analysis of the original.
+        rewritten: the original without what is not kept.
+        kept: kept indices by axis id.
+        values: the weights, by name, in the original's shapes.
+        inputs: positional and keyword inputs.
+
+    Raises:
+        VerificationError: if the two programs do not have the same statistics.
+    """
+    masks = graph.masks(kept)
+    statistics = _touched_statistics(graph, masks)
+    original = _twinned(graph.program, statistics)
+    masked = _twinned(graph.program, statistics)
+    mask_operands(graph, masks, masked)
+    sliced = _twinned_rewrite(graph, rewritten, statistics)
+    small = {
+        name: slice_tensor(tensor, graph.dims(name), masks) for name, tensor in values.items() if name in graph.names
+    }
+    return _compared(
+        _run(original, values, inputs),
+        _run(masked, mask_tensors(graph, masks, values), inputs),
+        _run(sliced, small, inputs),
+    )
+
+
+def _touched_statistics(graph: DependencyGraph, masks: Masks) -> dict[fx.Node, int]:
+    """Nodes whose statistic runs over something removed, with the number of elements it runs over."""
+    resolve = graph.analysis.algebra.resolve
+    touched: dict[fx.Node, int] = {}
+    for node, dims in graph.analysis.facts.statistics.items():
+        resolved = [resolve(dim) for dim in dims]
+        if any(_loses(dim, masks) for dim in resolved):
+            touched[node] = math.prod(dim_size(dim) for dim in resolved)
+    return touched
+
+
+def _loses(dim: Dim, masks: Masks) -> bool:
+    return not kept_mask(dim, masks).all()
+
+
+def _twinned(program: Program, statistics: Mapping[fx.Node, int]) -> GraphCopy:
+    duplicate = copy_graph(program.graph_module)
+    for node, count in statistics.items():
+        if node.target in TWINS:
+            replace_by_twin(duplicate.nodes[node], count)
+    return duplicate
+
+
+def _twinned_rewrite(graph: DependencyGraph, rewritten: Program, statistics: Mapping[fx.Node, int]) -> GraphCopy:
+    """The same statistics replaced in the rewritten program: its n-th statistic is the original's n-th."""
+    before = [node for node in graph.program.nodes() if node.target in TWINS]
+    after = [node for node in rewritten.nodes() if node.target in TWINS]
+    if [node.target for node in before] != [node.target for node in after]:
+        raise VerificationError(
+            f"the rewritten program has {len(after)} normalisations and means where the original has {len(before)}; "
+            "the rewrite changed more than sizes, please report it"
+        )
+    counts = {new: statistics[old] for old, new in zip(before, after, strict=True) if old in statistics}
+    return _twinned(rewritten, counts)
+
+
+def _run(
+    duplicate: GraphCopy, values: Mapping[str, Tensor], inputs: tuple[tuple[object, ...], Mapping[str, object]]
+) -> list[Tensor]:
+    attributes = {
+        name: Attribute(values[name], attribute.persistent) if name in values else attribute
+        for name, attribute in duplicate.attributes.items()
+    }
+    module = GraphCopy(duplicate.graph, attributes, duplicate.nodes, duplicate.class_name).assemble()
+    args, kwargs = pytree.tree_map_only(Tensor, torch.clone, inputs)
+    with torch.no_grad():
+        outputs = module(*args, **kwargs)
+    return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
+
+
+def _compared(original: list[Tensor], masked: list[Tensor], sliced: list[Tensor]) -> Comparison:
+    errors, effects = [0.0], [0.0]
+    for whole, expected, found in zip(original, masked, sliced, strict=True):
+        difference, change = _norm(expected - found), _norm(expected - whole)
+        effects.append(change / (_norm(whole) or 1.0))
+        errors.append(0.0 if difference == 0 else difference / change if change else math.inf)
+    return Comparison(_largest(errors), _largest(effects), len(original))
+
+
+def _norm(tensor: Tensor) -> float:
+    return float(torch.linalg.vector_norm(tensor.detach().to(torch.float64))) if tensor.numel() else 0.0
+
+
+def _largest(numbers: list[float]) -> float:
+    return math.nan if any(math.isnan(number) for number in numbers) else max(numbers)

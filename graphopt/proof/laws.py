@@ -1,0 +1,197 @@
+"""The laws, checked on a rewritten program."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from graphopt.dependency.graph import DependencyGraph
+from graphopt.errors import VerificationError
+from graphopt.example_inputs import ExampleInputs
+from graphopt.plan import Plan
+from graphopt.program import Program
+from graphopt.proof.comparison import Comparison, compare
+from graphopt.proof.randomise import random_parameters
+from graphopt.rewrite.replay import replay
+from graphopt.rewrite.slicing import slice_axes, slice_tensor
+
+TOLERANCE = 1e-4
+ATTEMPTS = 3
+
+
+class Rewritten(Protocol):
+    """What is verified: a program and the plan that made it."""
+
+    @property
+    def program(self) -> Program:
+        """The rewritten program."""
+
+    @property
+    def plan(self) -> Plan | None:
+        """The plan."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One law, checked.
+
+    Attributes:
+        law: name of the law.
+        error: the largest deviation found; zero means bit-equal.
+        detail: what was compared.
+    """
+
+    law: str
+    error: float
+    detail: str
+
+
+@dataclass(frozen=True)
+class VerificationReport:
+    """Every law that was checked; all of them hold."""
+
+    checks: tuple[Check, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as values that JSON knows."""
+        return {
+            "checks": [{"law": check.law, "error": check.error, "detail": check.detail} for check in self.checks]
+        }
+
+    def __str__(self) -> str:
+        return "\n".join(f"{check.law}: error {check.error:.2e} ({check.detail})" for check in self.checks)
+
+
+def verify(
+    program: Program, result: Rewritten, *, seed: int = 0, per_axis: bool = False, trained: bool = False
+) -> VerificationReport:
+    """Check the laws on a result.
+
+    Mask equals slice is shown on re-randomised parameters, since zero gates and constant scales hide mistakes, and on
+    the separable twin where a statistic runs over what is removed.
+
+    Args:
+        program: the program that the result was made from.
+        result: the rewritten program and its plan.
+        seed: seed of the random parameters.
+        per_axis: also prove every axis of the plan by itself.
+        trained: the result's weights were trained after the rewrite, so they are not compared with the original's.
+
+    Raises:
+        VerificationError: if a law does not hold; the message names it.
+    """
+    rewritten, plan = result.program, result.plan
+    if plan is None or not plan.axes:
+        return VerificationReport((_identity(program, rewritten),))
+    origin = program.lineage.origin if program.lineage else program
+    graph = DependencyGraph(origin, regroup=plan.regroup)
+    checks = [] if trained else [_weights(graph, rewritten, plan)]
+    checks.append(_mask_equals_slice(graph, rewritten, plan.kept, seed, "all units of the plan at once"))
+    checks.append(_shapes(origin, rewritten))
+    checks.append(_replay(origin, rewritten, plan, trained=trained))
+    if per_axis:
+        for name, kept in plan.kept.items():
+            sliced = slice_axes(graph, {name: kept})
+            checks.append(_mask_equals_slice(graph, sliced, {name: kept}, seed, f"axis {name} alone"))
+    return VerificationReport(tuple(checks))
+
+
+def _identity(program: Program, rewritten: Program) -> Check:
+    before, after = _outputs(program, _inputs(program)), _outputs(rewritten, _inputs(program))
+    if any(not torch.equal(one, other) for one, other in zip(before, after, strict=True)):
+        raise VerificationError("identity: an empty plan changed the outputs, please report it")
+    return Check("identity", 0.0, "an empty plan, outputs bit-equal")
+
+
+def _weights(graph: DependencyGraph, rewritten: Program, plan: Plan) -> Check:
+    """The result's tensors are the kept parts of the original's, bit for bit."""
+    masks = graph.masks(plan.kept)
+    for name, tensor in graph.tensors.items():
+        wanted = slice_tensor(tensor, graph.dims(name), masks)
+        found = rewritten.parameters.get(name)
+        if found is None or found.shape != wanted.shape or not _equal(found, wanted):
+            shape = "missing" if found is None else list(found.shape)
+            raise VerificationError(
+                f"weights: {name} is {shape} and not the kept part {list(wanted.shape)} of the original; if the result "
+                "was trained, verify with trained=True"
+            )
+    return Check("weights", 0.0, f"{len(graph.tensors)} tensors are the kept parts of the original's")
+
+
+def _equal(first: Tensor, second: Tensor) -> bool:
+    return torch.equal(torch.nan_to_num(first.detach()), torch.nan_to_num(second.detach()))
+
+
+def _mask_equals_slice(
+    graph: DependencyGraph, rewritten: Program, kept: Mapping[str, tuple[int, ...]], seed: int, detail: str
+) -> Check:
+    inputs = _inputs(graph.program)
+    found: list[Comparison] = []
+    for attempt in range(ATTEMPTS + 1):
+        values = graph.tensors
+        if attempt < ATTEMPTS:
+            values = random_parameters(values, seed + attempt)
+        comparison = compare(graph, rewritten, kept, values, (inputs.args, inputs.kwargs))
+        found.append(comparison)
+        if comparison.effect > 0 and math.isfinite(comparison.error):
+            break
+    last = found[-1]
+    if not (last.effect > 0 and math.isfinite(last.error)):
+        raise VerificationError(
+            f"mask equals slice, {detail}: not proved, since removing the units has no effect on the outputs or the "
+            f"outputs are not finite ({last}); nothing can be said about this rewrite"
+        )
+    if last.error >= TOLERANCE:
+        raise VerificationError(
+            f"mask equals slice, {detail}: the rewritten program differs from the masked original by {last.error:.2e} "
+            f"of the masking's effect, wanted below {TOLERANCE:.0e}; please report it with the model"
+        )
+    return Check("mask equals slice", last.error, detail)
+
+
+def _shapes(origin: Program, rewritten: Program) -> Check:
+    """Both programs give outputs of the same shapes, at two batch sizes where the batch is free."""
+    inputs = ExampleInputs(origin.args, origin.kwargs)
+    size = inputs.batch_size()
+    sizes = [inputs]
+    if origin.dynamic_batch and size is not None:
+        sizes.append(inputs.widened(size))
+    for chosen in sizes:
+        before = [tuple(out.shape) for out in _outputs(origin, chosen)]
+        after = [tuple(out.shape) for out in _outputs(rewritten, chosen)]
+        if before != after:
+            raise VerificationError(f"shapes: the original gives {before}, the rewritten program {after}")
+    return Check("shapes", 0.0, f"output shapes equal at {len(sizes)} batch sizes")
+
+
+def _replay(origin: Program, rewritten: Program, plan: Plan, *, trained: bool) -> Check:
+    """The plan's JSON, replayed on the original, gives the same program."""
+    again = replay(Plan.from_json(plan.to_json()), origin)
+    mine = {name: tuple(tensor.shape) for name, tensor in rewritten.parameters.items()}
+    theirs = {name: tuple(tensor.shape) for name, tensor in again.parameters.items()}
+    if mine != theirs:
+        raise VerificationError("replay: the plan gives tensors of other shapes than the result's")
+    if not trained:
+        for one, other in zip(
+            _outputs(rewritten, _inputs(origin)), _outputs(again, _inputs(origin)), strict=True
+        ):
+            if not _equal(one, other):
+                raise VerificationError("replay: the plan gives other outputs than the result")
+    return Check("replay", 0.0, "plan to JSON and back, replayed on the original")
+
+
+def _inputs(program: Program) -> ExampleInputs:
+    return ExampleInputs(program.args, program.kwargs)
+
+
+def _outputs(program: Program, inputs: ExampleInputs) -> list[Tensor]:
+    args, kwargs = pytree.tree_map_only(Tensor, torch.clone, (inputs.args, dict(inputs.kwargs)))
+    with torch.no_grad():
+        outputs = program(*args, **kwargs)
+    return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]

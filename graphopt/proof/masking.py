@@ -1,0 +1,66 @@
+"""The masked original: a program with the members of removed units zeroed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, fx
+
+from graphopt.assembly import Attribute
+from graphopt.dependency.graph import DependencyGraph
+from graphopt.dependency.placement import BoolArray, kept_mask
+from graphopt.dependency.terms import Dim, Leaf
+from graphopt.dependency.ties import named_arguments
+from graphopt.rewrite.copying import GraphCopy
+
+Masks = Mapping[Leaf, BoolArray]
+
+
+def mask_tensor(tensor: Tensor, dims: Sequence[Dim], masks: Masks) -> Tensor:
+    """A copy of a tensor with the removed indices of every dimension zeroed; the tensor where nothing goes."""
+    out = tensor
+    for position, dim in enumerate(dims):
+        mask = kept_mask(dim, masks)
+        if not mask.all():
+            removed = torch.from_numpy((~mask).nonzero()[0]).to(tensor.device)
+            out = out.index_fill(position, removed, 0)
+    return out
+
+
+def mask_tensors(graph: DependencyGraph, masks: Masks, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Every tensor with its removed members zeroed, except where zero is no legal value (a divisor)."""
+    spared: dict[str, frozenset[Leaf]] = {}
+    for name, leaves in graph.zeros.spared.items():
+        first = graph.names.get(name, name)
+        spared[first] = spared.get(first, frozenset()) | leaves
+    out: dict[str, Tensor] = {}
+    for name, tensor in values.items():
+        if name in graph.names:
+            whole = spared.get(graph.names[name], frozenset())
+            own = {leaf: mask for leaf, mask in masks.items() if leaf not in whole}
+            out[name] = mask_tensor(tensor, graph.dims(name), own)
+    return out
+
+
+def mask_operands(graph: DependencyGraph, masks: Masks, duplicate: GraphCopy) -> None:
+    """Zero the removed indices of operands that are contracted there without being zero by themselves."""
+    facts, resolve = graph.analysis.facts, graph.analysis.algebra.resolve
+    for node, operands in graph.zeros.residues.items():
+        for name, axis in operands:
+            operand = named_arguments(node)[name]
+            mask = kept_mask(resolve(facts.dims[operand][axis]), masks)
+            if not mask.all():
+                _insert_mask(duplicate, duplicate.nodes[node], duplicate.nodes[operand], axis, mask)
+
+
+def _insert_mask(duplicate: GraphCopy, node: fx.Node, operand: fx.Node, axis: int, mask: BoolArray) -> None:
+    rank = operand.meta["val"].ndim
+    shape = [1] * rank
+    shape[axis] = -1
+    name = f"{node.name}_mask_{axis}_{len(duplicate.attributes)}"
+    duplicate.attributes[name] = Attribute(torch.from_numpy(mask).reshape(shape), persistent=False)
+    with node.graph.inserting_before(node):
+        table = node.graph.get_attr(name)
+        masked = node.graph.call_function(torch.ops.aten.mul.Tensor, (operand, table))
+    node.replace_input_with(operand, masked)

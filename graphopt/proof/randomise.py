@@ -1,0 +1,43 @@
+"""Random tensors in place of a model's own: zero gates and constant scales hide every mistake."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from graphopt.dependency.analysis import TensorKey, tensor_key
+
+SPREAD = 0.3
+
+
+def random_like(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    """A random tensor with the mean and the spread of the given one; a constant one gets a spread of its own.
+
+    Args:
+        tensor: any floating-point tensor; a constant matrix is drawn with a variance of one over its fan-in.
+        generator: source of randomness on the CPU.
+    """
+    noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float32).to(tensor.device)
+    values = tensor.detach().float()
+    mean, spread = values.mean(), values.std(correction=0)
+    if not torch.isfinite(spread) or spread < 1e-6 * (1 + mean.abs()):
+        spread = torch.tensor(SPREAD if tensor.ndim < 2 else 1 / math.sqrt(max(1, tensor[0].numel())))
+        mean = torch.nan_to_num(mean, posinf=0.0, neginf=0.0)
+    return (mean + spread * noise).to(tensor.dtype)
+
+
+def random_parameters(tensors: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
+    """Random values for every floating-point Parameter, by name; buffers stay as they are and tied names stay tied."""
+    generator = torch.Generator().manual_seed(seed)
+    made: dict[TensorKey, Tensor] = {}
+    out: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        key = tensor_key(tensor)
+        if key not in made:
+            drawn = isinstance(tensor, nn.Parameter) and tensor.is_floating_point() and tensor.numel()
+            made[key] = random_like(tensor, generator) if drawn else tensor.detach()
+        out[name] = made[key]
+    return out

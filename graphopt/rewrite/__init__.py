@@ -1,0 +1,1 @@
+"""Rewriting a program: slicing the axes that a plan removes."""

@@ -1,0 +1,35 @@
+"""Replay of a plan on a program of the same model."""
+
+from __future__ import annotations
+
+from graphopt.dependency.graph import DependencyGraph
+from graphopt.errors import PlanError
+from graphopt.plan import Plan, PlanSource
+from graphopt.program import Program
+from graphopt.rewrite.slicing import slice_axes
+
+
+def replay(plan: Plan, program: Program) -> Program:
+    """Carry out a plan on a freshly captured program.
+
+    Raises:
+        PlanError: if the plan was made for another model (the first difference is named), or names an axis that
+            the program does not have.
+    """
+    found = PlanSource.of(program)
+    if plan.source.fingerprint != found.fingerprint:
+        raise PlanError(
+            f"the plan was made for another model than this {found.class_name}: {plan.source.first_difference(found)}; "
+            "build the model as it was when the plan was made"
+        )
+    if not plan.axes:
+        return program
+    graph = DependencyGraph(program, regroup=plan.regroup)
+    sizes = {group.id: group.size for group in graph.groups}
+    for name, axis in plan.axes.items():
+        if sizes.get(name) != axis.size:
+            raise PlanError(
+                f"the plan keeps {len(axis.kept)} of {axis.size} indices of axis {name}, but this release of graphopt "
+                f"finds {sizes.get(name, 'no such axis')}; make the plan again"
+            )
+    return slice_axes(graph, plan.kept)

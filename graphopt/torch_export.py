@@ -1,0 +1,128 @@
+"""torch.export with a symbolic batch where the model allows it, and with the example's batch where it does not."""
+
+import contextlib
+import io
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.export import Dim, ExportedProgram, ShapesCollection
+
+from graphopt.capture_failure import Attempt, explain_export, explain_raise, summary
+from graphopt.example_inputs import ExampleInputs, carries, with_plain_signature
+from graphopt.values import is_symbolic
+
+LOUD = ("torch.export", "torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes")
+
+
+@dataclass(frozen=True)
+class Export:
+    """What torch.export made of a model.
+
+    Attributes:
+        program: The exported program.
+        inputs: The example it was exported with, widened where its batch was one.
+        dynamic_batch: Whether the batch axis is symbolic.
+        notes: Remarks for the user.
+    """
+
+    program: ExportedProgram
+    inputs: ExampleInputs
+    dynamic_batch: bool
+    notes: tuple[str, ...]
+
+
+def export(model: nn.Module, inputs: ExampleInputs) -> Export:
+    """Export a model in evaluation form.
+
+    Raises:
+        CaptureError: The model raises on the inputs, or cannot be written as a graph.
+    """
+    with _evaluation(model), torch.enable_grad():
+        dynamic = _dynamic(model, inputs)
+        return dynamic if isinstance(dynamic, Export) else _static(model, inputs, dynamic)
+
+
+@contextmanager
+def _evaluation(model: nn.Module) -> Iterator[None]:
+    """Put every submodule in evaluation form; the flags are set one by one, since `eval` may be overridden."""
+    flags = {module: module.training for module in model.modules()}
+    try:
+        for module in flags:
+            module.training = False
+        yield
+    finally:
+        for module, training in flags.items():
+            module.training = training
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back what torch prints about an export that fails; pass on what it printed where it succeeds."""
+    levels = {logger: logger.level for logger in map(logging.getLogger, LOUD)}
+    held = io.StringIO()
+    try:
+        for logger in levels:
+            logger.setLevel(logging.CRITICAL)
+        with contextlib.redirect_stderr(held):
+            yield
+        sys.stderr.write(held.getvalue())
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
+
+
+def _static(model: nn.Module, inputs: ExampleInputs, why: str) -> Export:
+    with Attempt() as attempt, _quiet():
+        program = torch.export.export(model, inputs.args, dict(inputs.kwargs), strict=False)
+        return Export(program, inputs, False, (f"static batch: {why}",))
+    with Attempt() as eager, torch.no_grad():
+        model(*inputs.args, **inputs.kwargs)
+    if eager.failure is not None:
+        raise explain_raise(model, eager.failure) from eager.failure
+    raise explain_export(model, attempt.failed()) from attempt.failure
+
+
+def _dynamic(model: nn.Module, inputs: ExampleInputs) -> Export | str:
+    """Return the export with a symbolic batch, or the reason why there is none."""
+    size = inputs.batch_size()
+    if size is None:
+        return "no input is a tensor with dimensions"
+    wide = inputs.widened(1) if size == 1 else inputs
+    rows = max(size, 2)
+    batched = [place for place, leaf in enumerate(wide.leaves()) if carries(leaf, rows)]
+    program = _export_batched(model, wide, batched)
+    if isinstance(program, str):
+        return program
+    fixed = _fixed_inputs(program, batched)
+    largest = max(batched, key=lambda place: wide.leaves()[place].numel())
+    if largest in fixed:
+        return f"the model fixes the first size of input {fixed[largest]!r} to {rows}"
+    if fixed:
+        program = _export_batched(model, wide, [place for place in batched if place not in fixed])
+    if isinstance(program, str):
+        return program
+    return Export(program, wide, True, tuple(f"input {name!r} keeps its {rows} rows" for name in fixed.values()))
+
+
+def _export_batched(model: nn.Module, inputs: ExampleInputs, batched: list[int]) -> ExportedProgram | str:
+    """Export with a symbolic first size of those leaves; return the reason instead where it fails."""
+    shapes = ShapesCollection()
+    leaves = inputs.leaves()
+    for place in batched:
+        shapes[leaves[place]] = {0: Dim.AUTO}
+    with Attempt() as attempt, _quiet():
+        stand_in = with_plain_signature(model, inputs)
+        return torch.export.export(stand_in, inputs.args, dict(inputs.kwargs), strict=False, dynamic_shapes=shapes)
+    return summary(attempt.failed())
+
+
+def _fixed_inputs(program: ExportedProgram, batched: list[int]) -> dict[int, str]:
+    """Return those of the leaves whose first size did not stay symbolic, with their names."""
+    names = [str(name) for name in program.graph_signature.user_inputs]
+    values = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
+    return {place: names[place] for place in batched if not is_symbolic(values[names[place]].shape[0])}

@@ -1,0 +1,225 @@
+"""Capture: an `nn.Module` becomes a Program, and a rewritten graph becomes one again."""
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.export import ExportedProgram
+
+from graphopt.aliasing import Aliases
+from graphopt.assembly import Attribute, assemble, attach, named_attributes
+from graphopt.canonical import canonicalise
+from graphopt.capture_failure import Attempt, summary
+from graphopt.errors import CaptureError
+from graphopt.example_inputs import ExampleInputs, bind, without_weights
+from graphopt.torch_export import export
+from graphopt.numbering import renumber
+from graphopt.program import Lineage, Program, Source, clone_tensor
+from graphopt.values import STALE, is_symbolic, placeholder_value, refresh_values
+from graphopt.wiring import fingerprint, walk
+
+
+def capture(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> Program:
+    """Capture a model as a graph of ATen operators in inference form.
+
+    The batch axis, dimension 0 of every tensor input that shares the commonest size there, becomes symbolic; an
+    example of batch 1 is repeated once first, since one is never symbolic. Where the model does not allow that, the
+    program keeps the example's batch and `Program.notes` says why. The model itself is left as it was: weights,
+    gradients, flags and hooks. A model on the meta device is captured without weights.
+
+    Args:
+        model: Called as `model(*args, **kwargs)`.
+        args: Example positional inputs, nested as the model takes them.
+        kwargs: Example keyword inputs.
+
+    Returns:
+        A Program whose Parameters are its own, over the storage of the model's.
+
+    Raises:
+        CaptureError: The model is none, the inputs do not fit its signature, its forward raises, or it cannot be
+            written as a graph.
+    """
+    _require_module(model)
+    model, inputs = without_weights(model, bind(model, args, {} if kwargs is None else kwargs))
+    exported = export(model, inputs)
+    stateful = exported.program.module(check_guards=False)
+    for node in walk(stateful):
+        for key in STALE:
+            node.meta.pop(key, None)
+    own = _own_tensors(model, exported.program)
+    graph_module = assemble(stateful.graph, own | _bodies(stateful), type(model).__name__)
+    canonicalise(graph_module)
+    renumber(graph_module)
+    _clone_written(graph_module)
+    return Program(
+        graph_module,
+        exported.inputs.args,
+        exported.inputs.kwargs,
+        Source(type(model).__name__, fingerprint(graph_module)),
+        exported.dynamic_batch,
+        exported.notes,
+        borrowed=frozenset(_storage(attribute.value) for attribute in own.values()),
+    )
+
+
+def recapture(
+    graph_module: fx.GraphModule,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    like: Program,
+    *,
+    source: Source | None = None,
+    lineage: Lineage | None = None,
+    notes: Iterable[str] | None = None,
+) -> Program:
+    """Make a Program of a rewritten graph: fresh values on every node, canonical form, nothing unread left over.
+
+    Names of nodes and tensors stay. Sizes that are symbolic in `like` stay symbolic; so do those of new placeholders
+    whose `meta["val"]` says so, or whose example has as many rows as the batch. Of tied names, those that no node
+    reads follow the one that is read. A tensor that `like` read and this graph does not is dropped.
+
+    Args:
+        graph_module: The rewritten graph with its tensors; left as it is.
+        args: Example positional inputs of the rewritten graph.
+        kwargs: Its example keyword inputs.
+        like: The program it was rewritten from.
+        source: What the result descends from; that of `like` by default.
+        lineage: What was kept of it.
+        notes: Remarks; those of `like` by default.
+
+    Raises:
+        CaptureError: The inputs do not fit the placeholders, or the graph does not run on them.
+    """
+    inputs = ExampleInputs(tuple(args), dict(kwargs))
+    attributes = _kept_attributes(graph_module, like)
+    result = assemble(copy.deepcopy(graph_module.graph), attributes, type(like.graph_module).__name__)
+    _seed_placeholders(result, inputs, like)
+    with Attempt() as attempt:
+        refresh_values(result)
+    if attempt.failure is not None:
+        raise CaptureError(
+            f"the rewritten graph does not run on its example inputs: {summary(attempt.failed())}; check the sizes "
+            "that the rewrite wrote into the graph"
+        ) from attempt.failure
+    canonicalise(result)
+    dynamic = like.dynamic_batch and _has_symbolic_input(result)
+    kept_notes = like.notes if notes is None else tuple(notes)
+    return replace(
+        like,
+        graph_module=result,
+        args=inputs.args,
+        kwargs=inputs.kwargs,
+        source=like.source if source is None else source,
+        dynamic_batch=dynamic,
+        notes=kept_notes,
+        lineage=lineage,
+    )
+
+
+def _require_module(model: object) -> None:
+    if isinstance(model, torch.jit.ScriptModule):
+        raise CaptureError("the model is a ScriptModule, wanted the nn.Module it was scripted from; capture that one")
+    if not isinstance(model, nn.Module):
+        raise CaptureError(f"the model is a {type(model).__name__}, wanted an nn.Module; wrap it in one")
+    if "_orig_mod" in model._modules:
+        raise CaptureError("the model comes out of torch.compile, wanted the plain one; capture model._orig_mod")
+    empty = fx.GraphModule(nn.Module(), fx.Graph())
+    taken = [name for name in {*model._parameters, *model._buffers, *model._modules} if hasattr(empty, name)]
+    if taken:
+        raise CaptureError(
+            f"{type(model).__name__} has {sorted(taken)}, names that a graph module keeps for itself; rename them in "
+            "the model and capture again"
+        )
+
+
+def _own_tensors(model: nn.Module, exported: ExportedProgram) -> dict[str, Attribute]:
+    """Return the model's tensors under its names over the same storage: new Parameters, buffers, constants."""
+    memo: dict[int, torch.Tensor] = {}
+    own: dict[str, Attribute] = {}
+    for name, attribute in named_attributes(model).items():
+        value = attribute.value
+        if isinstance(value, torch.Tensor):
+            own[name] = Attribute(_same_storage(value, memo), attribute.persistent)
+    for name, constant in exported.constants.items():
+        if name not in own and isinstance(constant, torch.Tensor):
+            own[name] = Attribute(_same_storage(constant, memo), persistent=False)
+    return own
+
+
+def _same_storage(tensor: torch.Tensor, memo: dict[int, torch.Tensor]) -> torch.Tensor:
+    if id(tensor) not in memo:
+        view = tensor.detach()
+        is_parameter = isinstance(tensor, nn.Parameter)
+        memo[id(tensor)] = nn.Parameter(view, requires_grad=tensor.requires_grad) if is_parameter else view
+    return memo[id(tensor)]
+
+
+def _storage(value: torch.Tensor | nn.Module) -> int:
+    return value.untyped_storage()._cdata if isinstance(value, torch.Tensor) else 0
+
+
+def _bodies(graph_module: fx.GraphModule) -> dict[str, Attribute]:
+    return {name: found for name, found in named_attributes(graph_module).items() if isinstance(found.value, nn.Module)}
+
+
+def _clone_written(graph_module: fx.GraphModule) -> None:
+    """Give the graph its own copy of every tensor that it writes to when it runs, so that the user's stays."""
+    aliases = Aliases(graph_module)
+    touched = {str(node.target) for node in graph_module.graph.find_nodes(op="get_attr") if aliases.is_written(node)}
+    memo: dict[int, torch.Tensor] = {}
+    for name, attribute in named_attributes(graph_module).items():
+        if name in touched and isinstance(attribute.value, torch.Tensor):
+            attach(graph_module, name, replace(attribute, value=clone_tensor(attribute.value, memo)))
+
+
+def _kept_attributes(graph_module: fx.GraphModule, like: Program) -> dict[str, Attribute]:
+    """Return what a rewritten graph keeps: persistence as before, ties as before, nothing that lost its reader."""
+    before = named_attributes(like.graph_module)
+    read_before, read_now = _read_names(like.graph_module), _read_names(graph_module)
+    found = named_attributes(graph_module)
+    kept = {}
+    for name, attribute in found.items():
+        persistent = before[name].persistent if name in before else attribute.persistent
+        kept[name] = replace(attribute, persistent=persistent)
+    for names in _ties(before):
+        readers = [name for name in names if name in read_now and name in kept]
+        for name in names:
+            if readers and name not in readers:
+                kept[name] = kept[readers[0]]
+            if not readers and not read_before.isdisjoint(names):
+                kept.pop(name, None)
+    return kept
+
+
+def _ties(attributes: Mapping[str, Attribute]) -> list[list[str]]:
+    """Return the names of every tensor; more than one where it is tied."""
+    groups: dict[int, list[str]] = {}
+    for name, attribute in attributes.items():
+        if isinstance(attribute.value, torch.Tensor):
+            groups.setdefault(id(attribute.value), []).append(name)
+    return list(groups.values())
+
+
+def _read_names(graph_module: fx.GraphModule) -> set[str]:
+    return {str(node.target) for node in graph_module.graph.nodes if node.op == "get_attr"}
+
+
+def _seed_placeholders(graph_module: fx.GraphModule, inputs: ExampleInputs, like: Program) -> None:
+    placeholders = graph_module.graph.find_nodes(op="placeholder")
+    leaves = inputs.leaves()
+    if len(leaves) != len(placeholders):
+        raise CaptureError(
+            f"the rewritten graph has {len(placeholders)} placeholders and was given {len(leaves)} example inputs; "
+            "pass args and kwargs with one leaf for each placeholder"
+        )
+    known = [node.meta.get("val") for node in like.graph_module.graph.find_nodes(op="placeholder")]
+    for node, leaf in zip(placeholders, leaves, strict=True):
+        node.meta["val"] = placeholder_value(leaf, node.meta.get("val"), known)
+
+
+def _has_symbolic_input(graph_module: fx.GraphModule) -> bool:
+    values = (node.meta["val"] for node in graph_module.graph.find_nodes(op="placeholder"))
+    return any(isinstance(value, torch.Tensor) and any(map(is_symbolic, value.shape)) for value in values)

@@ -1,0 +1,1 @@
+"""Passes: one file a pass, in rooms that never import each other."""

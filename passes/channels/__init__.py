@@ -1,0 +1,1 @@
+"""Passes that remove indices of axes: channels, heads, hidden units, residual widths."""

@@ -1,0 +1,75 @@
+"""Fixtures and settings of all tests."""
+
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+
+GOLDEN = Path(__file__).parent / "golden"
+
+torch.set_num_threads(1)
+
+hypothesis.settings.register_profile("default", deadline=None, max_examples=30, derandomize=True, database=None)
+hypothesis.settings.register_profile("fuzz", deadline=None, max_examples=2000, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def _define_torchvision_operators() -> torch.library.Library | None:
+    """Declare the operators of torchvision's compiled half, so that it imports on a CPU build of torch."""
+    if torch.cuda.is_available():
+        return None
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return library
+
+
+TORCHVISION_OPERATORS = _define_torchvision_operators()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write the texts under tests/golden anew")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    skip = pytest.mark.skip(reason="needs a CUDA device")
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(skip)
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Return `check(name, text)`: compare text with tests/golden/name, or write it under --update-golden."""
+    update = request.config.getoption("--update-golden")
+
+    def check(name: str, text: str) -> None:
+        path = GOLDEN / name
+        text = text.rstrip("\n") + "\n"
+        if update:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        assert path.is_file(), f"no golden text {path}; write it with --update-golden and read it"
+        assert text == path.read_text(encoding="utf-8"), f"differs from {path}; see --update-golden"
+
+    return check
+
+
+@pytest.fixture(autouse=True)
+def seed() -> int:
+    """Seed every random generator the same way before each test, and return the seed."""
+    value = 0
+    random.seed(value)
+    np.random.seed(value)  # noqa: NPY002 - libraries under test read the global generator
+    torch.manual_seed(value)
+    return value

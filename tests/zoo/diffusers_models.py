@@ -1,0 +1,26 @@
+"""Architectures of diffusers, built from their configurations."""
+
+import copy
+from functools import partial
+from typing import Any
+
+import diffusers
+from torch import nn
+from zoo import diffusers_autoencoders, diffusers_transformers, diffusers_unets
+from zoo.catalogue import Entry, entry, tensors
+
+
+def _model(class_name: str, options: dict[str, Any]) -> nn.Module:
+    model: nn.Module = getattr(diffusers, class_name)(**copy.deepcopy(options))
+    return model
+
+
+ENTRIES: tuple[Entry, ...] = tuple(
+    entry(name, "diffusers", partial(_model, class_name, options), tensors(**inputs))
+    for name, class_name, options, inputs in (
+        *diffusers_unets.ROWS,
+        *diffusers_transformers.ROWS,
+        *diffusers_autoencoders.ROWS,
+    )
+)
+"""Every entry of the three files."""
