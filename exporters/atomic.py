@@ -36,6 +36,8 @@ _ADVICE = {
     errno.EACCES: "choose a place where you may write",
     errno.EPERM: "choose a place where you may write",
     errno.EROFS: "choose a place where you may write",
+    errno.EBUSY: "it may be a mount point: choose a folder inside it",
+    errno.EXDEV: "it may belong to the layer of a container's image: choose another folder",
 }
 
 

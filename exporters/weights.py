@@ -70,7 +70,8 @@ def load(path: str | Path, model: nn.Module) -> Result:
         The result, on the model's device; it shares no tensor with the model.
 
     Raises:
-        PlanError: A file is missing or damaged, or the plan was made for another model.
+        PlanError: A file is missing or damaged, the plan was made for another model, or the model is on the meta
+            device.
         CaptureError: The model cannot be captured with the saved example inputs.
     """
     folder = Path(path)
@@ -79,6 +80,8 @@ def load(path: str | Path, model: nn.Module) -> Result:
     plan = Plan.from_json((folder / MARKER).read_text(encoding="utf-8"))
     report = _read_report(folder / REPORT)
     device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
+    if device.type == "meta":
+        raise PlanError("the model is on the meta device, where nothing runs; call model.to_empty(device='cpu') first")
     inputs = ExampleInputs(*read_inputs(folder)).map_tensors(lambda tensor: tensor.to(device))
     program = replay(plan, capture(model, inputs.args, inputs.kwargs))
     program = _with_tensors(program, read_tensors(folder / WEIGHTS), folder / WEIGHTS)

@@ -6,6 +6,7 @@ from graphopt.dependency.registry import Sample, coupling_rule
 from graphopt.exporters.onnx import export_onnx
 from graphopt.exporters.weights import load
 from graphopt.pass_manager import Pass, PassContext, Pipeline, Result
+from graphopt.passes.channels.prune import PruneChannels
 from graphopt.plan import Plan
 from graphopt.program import Program
 from graphopt.proof import verify
@@ -21,6 +22,7 @@ __all__ = [
     "Pipeline",
     "Plan",
     "Program",
+    "PruneChannels",
     "Result",
     "Sample",
     "__version__",

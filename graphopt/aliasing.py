@@ -12,6 +12,7 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
+from graphopt.arguments import schema_of
 from graphopt.values import value_of
 from graphopt.wiring import submodule_of
 
@@ -70,7 +71,9 @@ def written(graph_module: fx.GraphModule, node: fx.Node) -> Iterator[fx.Node]:
     for body, operands in bodies(graph_module, node):
         inner = Aliases(body)
         placeholders = body.graph.find_nodes(op="placeholder")
-        yield from (operand for operand, inside in zip(operands, placeholders, strict=False) if inner.is_written(inside))
+        yield from (
+            operand for operand, inside in zip(operands, placeholders, strict=False) if inner.is_written(inside)
+        )
 
 
 def bodies(graph_module: fx.GraphModule, node: fx.Node) -> Iterator[tuple[fx.GraphModule, list[fx.Node]]]:
@@ -116,8 +119,7 @@ def _expression(size: int | torch.SymInt) -> Any:
 
 
 def _written_arguments(node: fx.Node) -> Iterable[fx.Node]:
-    schema = node.target._schema
-    for place, argument in enumerate(schema.arguments):
+    for place, argument in enumerate(schema_of(node).arguments):
         if argument.alias_info is None or not argument.alias_info.is_write:
             continue
         value = node.args[place] if place < len(node.args) else node.kwargs.get(argument.name)

@@ -13,10 +13,20 @@ def arguments_of(node: fx.Node) -> dict[str, Any]:
         node: Its target is a `torch._ops.OpOverload`.
     """
     bound = {}
-    for place, argument in enumerate(node.target._schema.arguments):
+    for place, argument in enumerate(schema_of(node).arguments):
         default = argument.default_value if argument.has_default_value() else None
         bound[argument.name] = node.args[place] if place < len(node.args) else node.kwargs.get(argument.name, default)
     return bound
+
+
+def schema_of(node: fx.Node) -> Any:
+    """Return the schema of an ATen call."""
+    return getattr(node.target, "_schema", None)
+
+
+def operand_of(node: fx.Node) -> Any:
+    """Return the first argument of a call, None where it has none."""
+    return node.args[0] if node.args else None
 
 
 def packet_of(node: fx.Node) -> Any:

@@ -7,7 +7,6 @@ import torch
 from torch import fx, nn
 
 
-
 @dataclass(frozen=True)
 class Attribute:
     """A tensor or submodule that a graph module holds under a dotted name.

@@ -6,10 +6,9 @@ from typing import Any
 import torch
 from torch import fx
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
-from torch.utils import _pytree as pytree
 
 from graphopt.aliasing import Aliases, is_mutating, same_view, written
-from graphopt.arguments import arguments_of, packet_of
+from graphopt.arguments import arguments_of, operand_of, packet_of
 from graphopt.functional import make_functional
 from graphopt.renaming import rename
 from graphopt.values import refresh_some, value_of
@@ -57,8 +56,8 @@ def canonicalise(graph_module: fx.GraphModule) -> None:
     for node in graph_module.graph.nodes:
         rename(node)
     _drop_identities(graph_module.graph)
-    _drop_copies(graph_module)
     make_functional(graph_module)
+    _drop_copies(graph_module)
     eliminate_dead_code(graph_module)
 
 
@@ -147,8 +146,8 @@ def _always(graph_module: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def _reads_constant(graph_module: fx.GraphModule, node: fx.Node) -> bool:
-    source = node.args[0]
-    return source.op == "get_attr" and source.target in dict(graph_module.named_buffers(remove_duplicate=False))
+    source = operand_of(node)
+    return bool(source.op == "get_attr" and source.target in dict(graph_module.named_buffers(remove_duplicate=False)))
 
 
 def _is_reshaped(graph_module: fx.GraphModule, node: fx.Node) -> bool:

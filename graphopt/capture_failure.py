@@ -6,7 +6,7 @@ import textwrap
 import traceback
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Self
 
 import torch
 from torch import nn
@@ -18,17 +18,17 @@ FOREIGN = tuple(
     for folder in (Path(torch.__file__).parent, Path(__file__).parent, Path(sysconfig.get_paths()["stdlib"]))
 )
 
+DATA_ADVICE = (
+    "the graph would depend on the values of a tensor; replace the Python branch or number taken from a tensor by "
+    "torch.where, torch.cond or masking"
+)
+TYPE_ADVICE = (
+    "register the class with torch.export.register_dataclass, or choose inputs with which the model takes and returns "
+    "tensors, tuples, lists and dicts only"
+)
 ADVICE = (
-    (
-        ("data-dependent", "DataDependent", "unbacked", "Could not guard"),
-        "the graph would depend on the values of a tensor; replace the Python branch or number taken from a tensor by "
-        "torch.where, torch.cond or masking",
-    ),
-    (
-        ("register_pytree", "register_dataclass", "Unsupported input type", "not a known type"),
-        "register the class with torch.export.register_dataclass, or choose inputs with which the model takes and "
-        "returns tensors, tuples, lists and dicts only",
-    ),
+    (("data-dependent", "DataDependent", "unbacked"), DATA_ADVICE),
+    (("register_pytree", "register_dataclass", "Unsupported input type", "not a known type"), TYPE_ADVICE),
 )
 DEFAULT_ADVICE = "write that line with tensor operations, or capture the part of the model that leaves it out"
 
@@ -43,7 +43,7 @@ class Attempt:
     def __init__(self) -> None:
         self.failure: Exception | None = None
 
-    def __enter__(self) -> "Attempt":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -74,6 +74,13 @@ def cost(program: Program) -> Cost:
     )
 
 
+def vocabulary_tables(program: Program) -> frozenset[str]:
+    """Return names of the parameters that `Cost.parameters_without_vocabulary` leaves out, tied names included."""
+    tables = _vocabulary(program.graph_module)
+    named = program.graph_module.named_parameters(remove_duplicate=False)
+    return frozenset(name for name, parameter in named if id(parameter) in tables)
+
+
 def integer_shape(value: Any) -> tuple[int, ...]:
     """Return the shape of a tensor with symbolic sizes as on the example; that of the first of several tensors."""
     tensors = [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]

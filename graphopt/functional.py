@@ -6,6 +6,7 @@ import torch
 from torch import fx
 
 from graphopt.aliasing import Aliases, written
+from graphopt.arguments import operand_of
 from graphopt.values import fake_call, refresh_some, value_of
 
 aten = torch.ops.aten
@@ -59,7 +60,7 @@ def _gives_the_same(node: fx.Node, functional: Any) -> bool:
 
 
 def _replace(aliases: Aliases, node: fx.Node, functional: Any) -> None:
-    target = node.args[0]
+    target = operand_of(node)
     node.target = functional
     for user in list(target.users):
         if aliases.order[user] > aliases.order[node]:

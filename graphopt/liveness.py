@@ -38,9 +38,7 @@ class _Memory:
         self.nodes = nodes
         self.same: dict[int, int] = {}
         self.size_bytes: dict[int, int] = {}
-        self.held = {
-            storage for node in nodes if node.op == "get_attr" for storage, _ in _storages(value_of(node))
-        }
+        self.held = {storage for node in nodes if node.op == "get_attr" for storage, _ in _storages(value_of(node))}
         self.inputs = {
             storage
             for node in graph_module.graph.find_nodes(op="placeholder")

@@ -41,17 +41,17 @@ def operator_name(node: fx.Node) -> str:
 
 
 def _linear(node: fx.Node, inputs: Sequence[Shape], output: Shape) -> int:
-    """outputs × in_features."""
+    """Outputs × in_features."""
     return math.prod(output) * inputs[1][-1]
 
 
 def _convolution(node: fx.Node, inputs: Sequence[Shape], output: Shape) -> int:
-    """outputs × in_channels/groups × kernel; weight: (out_channels, in_channels // groups, *kernel)."""
+    """Outputs × in_channels/groups × kernel; weight: (out_channels, in_channels // groups, *kernel)."""
     return math.prod(output) * math.prod(inputs[1][1:])
 
 
 def _transposed_convolution(node: fx.Node, inputs: Sequence[Shape], output: Shape) -> int:
-    """inputs × out_channels/groups × kernel; weight: (in_channels, out_channels // groups, *kernel)."""
+    """Inputs × out_channels/groups × kernel; weight: (in_channels, out_channels // groups, *kernel)."""
     return math.prod(inputs[0]) * math.prod(inputs[1][1:])
 
 
@@ -61,7 +61,7 @@ def _any_convolution(node: fx.Node, inputs: Sequence[Shape], output: Shape) -> i
 
 
 def _product(node: fx.Node, inputs: Sequence[Shape], output: Shape) -> int:
-    """outputs × the last size of the left factor; an outer product has no such sum and counts its outputs."""
+    """Outputs × the last size of the left factor; an outer product has no such sum and counts its outputs."""
     return math.prod(output) * inputs[0][-1]
 
 
@@ -85,12 +85,12 @@ def _bilinear(node: fx.Node, inputs: Sequence[Shape], output: Shape) -> int:
 
 
 def _distances(node: fx.Node, inputs: Sequence[Shape], output: Shape) -> int:
-    """outputs × features."""
+    """Outputs × features."""
     return math.prod(output) * inputs[0][-1]
 
 
 def _attention(node: fx.Node, inputs: Sequence[Shape], output: Shape) -> int:
-    """queries × keys × (query features + value features), for each head of the queries; no half for causal masks."""
+    """Queries × keys × (query features + value features), for each head of the queries; no half for causal masks."""
     query, key, value = inputs[:3]
     return math.prod(output[:-1]) * key[-2] * (query[-1] + value[-1])
 

@@ -139,4 +139,4 @@ def _dtype(dtype: torch.dtype) -> str:
     """Write a dtype the short way: f32, bf16, i64, bool."""
     name = str(dtype).removeprefix("torch.")
     letters = name.rstrip("0123456789")
-    return f"{KINDS[letters]}{name[len(letters):]}" if letters in KINDS else name
+    return f"{KINDS[letters]}{name[len(letters) :]}" if letters in KINDS else name

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from graphopt import wiring
 from graphopt.assembly import Attribute, assemble, named_attributes
 from graphopt.printer import render
-from graphopt.wiring import walk
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Program:
 
     def nodes(self) -> Iterator[fx.Node]:
         """Yield every node in the order of execution; the body of a higher-order operator precedes its call."""
-        yield from walk(self.graph_module)
+        yield from wiring.walk(self.graph_module)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the graph on the user's own arguments and return the user's own output structure."""
@@ -102,6 +102,11 @@ class Program:
         if value.untyped_storage()._cdata not in self.borrowed:
             return value
         return clone_tensor(value, memo)
+
+
+def first_difference(left: Program, right: Program) -> str | None:
+    """Return the first tensor or operator in which two programs differ, None where their fingerprints agree."""
+    return wiring.first_difference(left.graph_module, right.graph_module)
 
 
 def clone_tensor(tensor: torch.Tensor, memo: dict[int, torch.Tensor]) -> torch.Tensor:

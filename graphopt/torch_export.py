@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from torch.export import Dim, ExportedProgram, ShapesCollection
 
 from graphopt.capture_failure import Attempt, explain_export, explain_raise, summary
 from graphopt.example_inputs import ExampleInputs, carries, with_plain_signature
+from graphopt.untouched import untouched
 from graphopt.values import is_symbolic
 
 LOUD = ("torch.export", "torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes")
@@ -42,22 +44,11 @@ def export(model: nn.Module, inputs: ExampleInputs) -> Export:
     Raises:
         CaptureError: The model raises on the inputs, or cannot be written as a graph.
     """
-    with _evaluation(model), torch.enable_grad():
+    with untouched(model), torch.enable_grad():
+        for module in model.modules():
+            module.training = False
         dynamic = _dynamic(model, inputs)
         return dynamic if isinstance(dynamic, Export) else _static(model, inputs, dynamic)
-
-
-@contextmanager
-def _evaluation(model: nn.Module) -> Iterator[None]:
-    """Put every submodule in evaluation form; the flags are set one by one, since `eval` may be overridden."""
-    flags = {module: module.training for module in model.modules()}
-    try:
-        for module in flags:
-            module.training = False
-        yield
-    finally:
-        for module, training in flags.items():
-            module.training = training
 
 
 @contextmanager
@@ -111,7 +102,8 @@ def _dynamic(model: nn.Module, inputs: ExampleInputs) -> Export | str:
 
 def _export_batched(model: nn.Module, inputs: ExampleInputs, batched: list[int]) -> ExportedProgram | str:
     """Export with a symbolic first size of those leaves; return the reason instead where it fails."""
-    shapes = ShapesCollection()
+    shapes: Any = ShapesCollection()
+    inputs = inputs.map_tensors(torch.Tensor.detach)  # torch.export leaves marks on tensors when it fails
     leaves = inputs.leaves()
     for place in batched:
         shapes[leaves[place]] = {0: Dim.AUTO}

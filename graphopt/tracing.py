@@ -15,9 +15,9 @@ from graphopt.canonical import canonicalise
 from graphopt.capture_failure import Attempt, summary
 from graphopt.errors import CaptureError
 from graphopt.example_inputs import ExampleInputs, bind, without_weights
-from graphopt.torch_export import export
 from graphopt.numbering import renumber
 from graphopt.program import Lineage, Program, Source, clone_tensor
+from graphopt.torch_export import export
 from graphopt.values import STALE, is_symbolic, placeholder_value, refresh_values
 from graphopt.wiring import fingerprint, walk
 
@@ -32,7 +32,8 @@ def capture(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[str, A
 
     Args:
         model: Called as `model(*args, **kwargs)`.
-        args: Example positional inputs, nested as the model takes them.
+        args: Example positional inputs, nested as the model takes them. Numbers, flags, strings and None are baked
+            into the graph as they are here.
         kwargs: Example keyword inputs.
 
     Returns:
@@ -183,7 +184,8 @@ def _kept_attributes(graph_module: fx.GraphModule, like: Program) -> dict[str, A
     kept = {}
     for name, attribute in found.items():
         persistent = before[name].persistent if name in before else attribute.persistent
-        kept[name] = replace(attribute, persistent=persistent)
+        value = copy.deepcopy(attribute.value) if isinstance(attribute.value, fx.GraphModule) else attribute.value
+        kept[name] = Attribute(value, persistent)
     for names in _ties(before):
         readers = [name for name in names if name in read_now and name in kept]
         for name in names:

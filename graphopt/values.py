@@ -71,14 +71,14 @@ def refresh_some(nodes: Iterable[fx.Node]) -> None:
             node.meta["val"] = fake_call(node.target, node)
 
 
-def fake_call(function: Callable[..., Any], node: fx.Node) -> Any:
+def fake_call(function: Any, node: fx.Node) -> Any:
     """Return what a function gives on the values of a node's operands."""
     args, kwargs = fx.map_arg((node.args, node.kwargs), value_of)
     with fake_mode_of([args, kwargs]), torch.no_grad(), enable_python_dispatcher():
         return function(*args, **kwargs)
 
 
-def value_of(node: fx.Node) -> Any:
+def value_of(node: Any) -> Any:
     """Return what a node gives on the example: a fake tensor, a symbolic or plain number, or a list of such."""
     return node.meta.get("val")
 
@@ -116,8 +116,8 @@ def placeholder_value(leaf: Any, value: Any, known: list[Any]) -> Any:
     return mode.from_tensor(leaf.detach(), static_shapes=True)
 
 
-def _symbols(value: Any) -> list[torch.SymInt]:
-    sizes = value.shape if isinstance(value, torch.Tensor) else ()
+def _symbols(value: Any) -> list[Any]:
+    sizes: Any = value.shape if isinstance(value, torch.Tensor) else ()
     return [size for size in sizes if is_symbolic(size)]
 
 

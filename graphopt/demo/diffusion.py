@@ -60,7 +60,7 @@ class SamplingConfig:
 
     count: int = 300
     steps: int = 25
-    guidance: float = 1.5
+    guidance: float = 1.25
     seeds: tuple[int, ...] = (0, 1, 2)
 
 

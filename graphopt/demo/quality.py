@@ -1,5 +1,6 @@
 """How good generated digits are, and the figures that say so."""
 
+import itertools
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,10 +11,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from graphopt.demo.classifier import DigitClassifier, accuracy
-from graphopt.demo.diffusion import SamplingConfig, sample
+from graphopt.demo.diffusion import SamplingConfig, TrainingConfig, diffusion_loss, noised_batches, sample
 from graphopt.demo.digits import CLASSES, LabelledImages
 
 Matrix = NDArray[np.float64]
+
+_LOSS_SEED = 1_000_003
 
 
 @dataclass(frozen=True)
@@ -22,17 +25,17 @@ class Spread:
 
     Attributes:
         mean: The mean.
-        deviation: The standard deviation, 0 for a single value.
+        deviation: The standard deviation; None for a single value.
     """
 
     mean: float
-    deviation: float
+    deviation: float | None = None
 
     @classmethod
     def of(cls, values: Iterable[float]) -> "Spread":
         """Summarise one or more values."""
         found = list(values)
-        return cls(statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else 0.0)
+        return cls(statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else None)
 
 
 def frechet_distance(first: Matrix, second: Matrix) -> float:
@@ -73,7 +76,7 @@ class Judge:
         return {"accuracy": accuracy(self.classifier, drawn), "frechet": distance}
 
     def score_model(self, model: nn.Module, config: SamplingConfig) -> dict[str, Spread]:
-        """Sample a diffusion model under each seed and summarise the scores.
+        """Sample a diffusion model under each seed and summarise the scores; also take its loss on held-out digits.
 
         Args:
             model: Called as ``model(x_t, t, y)``.
@@ -81,7 +84,20 @@ class Judge:
         """
         labels = torch.arange(config.count) % CLASSES
         drawn = [LabelledImages(sample(model, labels, config, seed), labels) for seed in config.seeds]
-        return summarise([self.score(images) for images in drawn])
+        scores = summarise([self.score(images) for images in drawn])
+        return {**scores, "loss": Spread(self.held_out_loss(model))}
+
+    @torch.no_grad()
+    def held_out_loss(self, model: nn.Module, batches: int = 8) -> float:
+        """Return the diffusion loss on the held-out digits, with the same times and noise at every call.
+
+        Args:
+            model: Called as ``model(x_t, t, y)``.
+            batches: How many batches, each as large as the held-out part, are averaged over.
+        """
+        config = TrainingConfig(batch_size=len(self.held_out), seed=_LOSS_SEED)
+        chosen = itertools.islice(noised_batches(self.held_out, config), batches)
+        return statistics.fmean(float(diffusion_loss(model(*batch.args), batch)) for batch in chosen)
 
     @torch.no_grad()
     def _features(self, data: LabelledImages) -> Matrix:

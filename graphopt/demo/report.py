@@ -49,7 +49,7 @@ class Figure:
     scale: float = 1.0
 
     def show(self, spread: Spread | None) -> str:
-        """Return mean ± deviation, the mean alone where the deviation is None, or nothing for None."""
+        """Return mean ± deviation, the mean alone where there is one value, or nothing for None."""
         if spread is None:
             return ""
         mean = self.template.format(spread.mean * self.scale)
@@ -96,7 +96,7 @@ class DemoReport:
         table = Table(title=self.title, caption="\n".join(self.notes), box=box.SIMPLE_HEAD, caption_justify="left")
         table.add_column("")
         for title in ("parameters", "MACs", "torch ms", "ONNX ms", *(item.title for item in self.figures.values())):
-            table.add_column(title, justify="right", no_wrap=True)
+            table.add_column(title, justify="right")
         first = self.rows[0]
         for row in self.rows:
             table.add_row(*_cells(row, first), *(item.show(row.quality.get(name)) for name, item in self.figures.items()))

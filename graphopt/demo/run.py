@@ -1,75 +1,47 @@
 """The demonstration on a diffusion transformer: train, prune half of the work away, prove, recover, export, compare."""
 
+import copy
 import itertools
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import graphopt
 from graphopt.demo.cache import Trained, trained
-from graphopt.demo.classifier import ClassifierConfig, DigitClassifier, accuracy, train_classifier
+from graphopt.demo.classifier import DigitClassifier, accuracy, train_classifier
 from graphopt.demo.deployment import Deployment, deploy, sized_row
-from graphopt.demo.diffusion import SamplingConfig, TrainingConfig, diffusion_loss, noised_batches, sample, train
+from graphopt.demo.diffusion import diffusion_loss, noised_batches, sample, train
 from graphopt.demo.digits import CLASSES, Digits, LabelledImages, load_digits
 from graphopt.demo.images import write_grid
-from graphopt.demo.model import DiT, DiTConfig
-from graphopt.demo.pruning import Workload, prune
+from graphopt.demo.model import DiT
+from graphopt.demo.pruning import Pruned, Workload, prune
 from graphopt.demo.quality import Judge, Spread, summarise
 from graphopt.demo.report import DemoReport, Figure, Row
+from graphopt.demo.settings import DitDemo
 from graphopt.demo.timing import Stopwatch, torch_threads
 from graphopt.program import Program
 
-FIGURES = {"accuracy": Figure("accuracy %", "{:.1f}", 100.0), "frechet": Figure("Fréchet", "{:.1f}")}
-
-
-@dataclass(frozen=True, kw_only=True)
-class DitDemo:
-    """Everything the demonstration can be told.
-
-    Attributes:
-        model: Sizes of the diffusion transformer.
-        training: How it is trained.
-        classifier: The judge of its samples.
-        recovery: How pruned models are trained on.
-        sampling: How samples are drawn.
-        passes: Text of the pipeline, with ``{importance}`` for the score.
-        scores: The score that is shown off, then the baseline.
-        calibration_batches: Batches that gradients are taken on.
-        batch_size: Batch of the timed calls.
-        rounds: How often each call is timed.
-        threads: Threads for torch and for ONNX Runtime.
-    """
-
-    model: DiTConfig = field(default_factory=DiTConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
-    recovery: TrainingConfig = field(
-        default_factory=lambda: TrainingConfig(steps=200, learning_rate=1e-3, warm_up=10, average=0.98, seed=1)
-    )
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    passes: str = "prune-channels{{macs=0.5,importance={importance},scope=global}}"
-    scores: tuple[str, str] = ("taylor", "random")
-    calibration_batches: int = 16
-    batch_size: int = 64
-    rounds: int = 30
-    threads: int = 2
-
+FIGURES = {
+    "loss": Figure("loss", "{:.4f}"),
+    "accuracy": Figure("accuracy %", "{:.1f}", 100.0),
+    "frechet": Figure("Fréchet", "{:.1f}"),
+}
 
 DEFAULT = DitDemo()
 
 
 @dataclass(frozen=True, eq=False)
 class _Variant:
-    """A model pruned with one score, with its samples' quality before and after recovery."""
+    """A model pruned with one score, recovered, and the quality of its samples before and after."""
 
+    pruned: Pruned
     module: nn.Module
     program: Program
     before: Mapping[str, Spread]
     after: Mapping[str, Spread]
-    error: float
 
 
 def run_dit(cache: Path, out: Path, demo: DitDemo = DEFAULT) -> DemoReport:
@@ -93,15 +65,101 @@ def run_dit(cache: Path, out: Path, demo: DitDemo = DEFAULT) -> DemoReport:
         with watch.part("train"):
             judge = Judge(_classifier(cache, data, demo), data.held_out)
             model = _model(cache, data, demo)
-        with watch.part("prune and recover"):
+        with watch.part("prune, prove, recover and sample"):
             work = _workload(model, data, demo)
-            pruned = {score: _variant(work, score, data, judge, demo) for score in demo.scores}
+            variants = {score: _variant(work, score, data, judge, demo) for score in demo.scores}
         with watch.part("export and time"):
-            programs = {"original": work.capture(), "pruned": pruned[demo.scores[0]].program}
-            timed = next(noised_batches(data.train, TrainingConfig(batch_size=demo.batch_size))).args
+            programs = {"original": work.capture(), "pruned": variants[demo.scores[0]].program}
+            timed = next(noised_batches(data.train, replace(demo.training, batch_size=demo.batch_size))).args
             deployed = deploy(programs, timed, out, threads=demo.threads, rounds=demo.rounds)
-        with watch.part("sample"):
+        with watch.part("sample the original"):
             original = judge.score_model(model, demo.sampling)
-            real = summarise([judge.score(_some(data.train, demo, seed)) for seed in demo.sampling.seeds])
-            _write_samples(model, pruned, out / "samples.png", demo)
+            write_grid(_samples(model, variants, demo), out / "samples.png")
+    real = summarise([judge.score(_some(data.train, demo.sampling.count, seed)) for seed in demo.sampling.seeds])
+    report = DemoReport(
+        title=f"A diffusion transformer on 8x8 digits, {demo.passes.format(importance=demo.scores[0])}",
+        rows=(
+            replace(sized_row("original", programs["original"], deployed["original"]), quality=original),
+            *_rows(variants, deployed["pruned"]),
+            Row(name="real digits", quality=real),
+        ),
+        figures=FIGURES,
+        findings=_findings(variants, original, demo),
+        notes=_notes(variants, judge, deployed, demo),
+        files={**{name: item.onnx.path for name, item in deployed.items()}, "samples": out / "samples.png"},
+        seconds=watch.seconds,
+    )
+    report.save(out / "report.json")
+    return report
+
+
+def _classifier(cache: Path, data: Digits, demo: DitDemo) -> DigitClassifier:
+    def make() -> Trained:
+        return Trained(train_classifier(data.train, demo.classifier).state_dict(), {})
+
+    model = DigitClassifier(demo.classifier)
+    model.load_state_dict(dict(trained(cache, "judge", asdict(demo.classifier), make).tensors))
+    return model.eval()
+
+
+def _model(cache: Path, data: Digits, demo: DitDemo) -> DiT:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(demo.training.seed)
+        model = DiT(demo.model)
+
+    def make() -> Trained:
+        loss = train(model, data.train, demo.training, "training the diffusion transformer")
+        return Trained(model.state_dict(), {"loss": loss})
+
+    config = {"model": asdict(demo.model), "training": asdict(demo.training)}
+    model.load_state_dict(dict(trained(cache, "dit", config, make).tensors))
+    return model.eval()
+
+
+def _workload(model: DiT, data: Digits, demo: DitDemo) -> Workload:
+    batches = noised_batches(data.train, replace(demo.training, seed=demo.calibration_seed))
+    calibration = tuple(itertools.islice(batches, demo.calibration_batches))
+    args = tuple(value[:2] for value in calibration[0].args)
+    return Workload(model=model, args=args, calibration=calibration, loss=diffusion_loss, seed=demo.training.seed)
+
+
+def _variant(work: Workload, score: str, data: Digits, judge: Judge, demo: DitDemo) -> _Variant:
+    pruned = prune(work, demo.passes.format(importance=score))
+    module = copy.deepcopy(pruned.result.module()).eval()
+    before = judge.score_model(module, demo.sampling)
+    train(module, data.train, demo.recovery, f"recovering ({score})")
+    after = judge.score_model(module, demo.sampling)
+    return _Variant(pruned, module, graphopt.capture(module, work.args), before, after)
+
+
+def _some(data: LabelledImages, count: int, seed: int) -> LabelledImages:
+    """Choose as many real images as there are samples, so that their Fréchet distance is comparable."""
+    rows = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:count]
+    return LabelledImages(data.images[rows], data.labels[rows])
+
+
+def _samples(model: DiT, variants: Mapping[str, _Variant], demo: DitDemo) -> dict[str, torch.Tensor]:
+    """Draw two of each digit from the same noise with every model."""
+    labels = torch.arange(2 * CLASSES) % CLASSES
+    seed = demo.sampling.seeds[0]
+    drawn = {"original": sample(model, labels, demo.sampling, seed)}
+    for score, variant in variants.items():
+        drawn[f"pruned\n({score})"] = sample(variant.module, labels, demo.sampling, seed)
+    return drawn
+
+
+def _rows(variants: Mapping[str, _Variant], deployment: Deployment) -> Iterator[Row]:
+    for index, (score, variant) in enumerate(variants.items()):
+        row = sized_row(f"{score}, recovered", variant.program, None if index else deployment)
+        yield replace(row, name=f"{score}, pruned", torch_milliseconds=None, onnx_milliseconds=None, quality=variant.before)
+        yield replace(row, quality=variant.after)
+
+
+def _findings(variants: Mapping[str, _Variant], original: Mapping[str, Spread], demo: DitDemo) -> dict[str, bool]:
+    shown, *baselines = demo.scores
+    after = variants[shown].after
+    wins = {
+        f"{shown} has a lower loss than {other} after recovery": after["loss"].mean < variants[other].after["loss"].mean
+        for other in baselines
+    }
     ...

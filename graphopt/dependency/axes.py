@@ -175,14 +175,14 @@ class Algebra:
             return self._split_parts(total, inner)
         boundaries = {sum(sizes[:count]) for count in range(len(sizes))}
         if all(position in boundaries for position in range(0, total.size, inner)):
-            return self._unify_chunks((total,), inner)
+            return self._unify_chunks(total, inner)
         common = math.gcd(inner, *sizes)
         if common > 1:
             outer, nested = self._split_parts(total, common)
             lead, rest = self._freeze_block(self.resolve(outer), inner // common, ())
             return lead, self.resolve(rest + nested)
         if total.size // inner <= MAX_CHUNKS:
-            return self._unify_chunks((total,), inner)
+            return self._unify_chunks(total, inner)
         return self._freeze_block((total,), inner, ())
 
     def _split_parts(self, total: Sum, inner: int) -> tuple[Dim, Dim]:
@@ -198,17 +198,29 @@ class Algebra:
                 self.unify(shared, nested)
         return self.resolve(concatenate(outers)), self.resolve(shared or ())
 
-    def _unify_chunks(self, dim: Dim, inner: int) -> tuple[Dim, Dim]:
+    def _unify_chunks(self, total: Sum, inner: int) -> tuple[Dim, Dim]:
         """Read a sum as equal chunks told apart by position: the chunks become one, their number is fixed."""
-        count = dim_size(dim) // inner
+        first, *others = self._chunks(total, inner)
+        for chunk in others:
+            self.unify(first, chunk)
+        count = total.size // inner
+        return (Sum(((),) * count, count),), self.resolve(first)
+
+    def _chunks(self, total: Sum, inner: int) -> list[Dim]:
         chunks: list[Dim] = []
-        rest = dim
-        for _ in range(count - 1):
-            chunk, rest = self.cut(rest, inner)
-            chunks.append(chunk)
-        for chunk in chunks:
-            self.unify(chunk, rest)
-        return (Sum(((),) * count, count),), self.resolve(rest)
+        parts: list[Dim] = []
+        room, rest = inner, list(total.parts[::-1])
+        while rest:
+            part = rest.pop()
+            if dim_size(part) > room:
+                part, right = self.cut(part, room)
+                rest.append(right)
+            parts.append(part)
+            room -= dim_size(part)
+            if room == 0:
+                chunks.append(concatenate(parts))
+                parts, room = [], inner
+        return chunks
 
     # -------------------------------------------------------------------- cut
 
@@ -326,8 +338,7 @@ class Algebra:
         left, right = first[-1], second[-1]
         common = math.gcd(left.size, right.size)
         if common > 1 and self._divides(left, common) and self._divides(right, common):
-            first = self._refined(first, common)
-            return first, self._refined(self.resolve(second), common)
+            return self._refined(first, common), self._refined(second, common)
         ends = self._common_block(first, second)
         first_block, second_block = first[ends[0] :], second[ends[1] :]
         if len(first_block) == 1 or len(second_block) == 1:
@@ -342,8 +353,9 @@ class Algebra:
         return isinstance(factor, Leaf) or all(dim_size(part) % inner == 0 for part in factor.parts)
 
     def _refined(self, dim: Dim, inner: int) -> Dim:
-        outer, nested = self._split_factor(dim[-1], inner)
-        return dim[:-1] + outer + nested
+        """A dimension with a boundary before its innermost ``inner`` indices; it may hold what was refined just now."""
+        outer, nested = self.split(dim, inner)
+        return outer + nested
 
     @staticmethod
     def _common_block(first: Dim, second: Dim) -> tuple[int, int]:

@@ -261,9 +261,12 @@ class DependencyGraph:
         return np.flatnonzero(kept_mask(self.dims(name)[dim], masks))
 
     def kept_shape(self, node: fx.Node, counts: Mapping[Leaf, int]) -> tuple[int, ...]:
-        """The shape that a value has when each leaf keeps ``counts`` of its indices."""
+        """The shape that a value has when each leaf keeps ``counts`` of its indices; of several, the first's."""
+        dims = self.analysis.facts.dims[node] or []
+        while dims and isinstance(dims[0], list):
+            dims = dims[0]
         resolve = self.analysis.algebra.resolve
-        return tuple(kept_size(resolve(dim), counts) for dim in self.analysis.facts.dims[node])
+        return tuple(kept_size(resolve(dim), counts) for dim in dims)
 
 
 def _reader(user: fx.Node, node: fx.Node) -> str:

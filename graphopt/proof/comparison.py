@@ -27,8 +27,8 @@ class Comparison:
     """How far the rewritten program is from the masked original.
 
     Attributes:
-        error: largest over the outputs of ``||masked - rewritten|| / ||masked - original||``; zero where both agree
-            to the last bit.
+        error: largest over the outputs of ``||masked - rewritten||`` over the smaller of ``||masked - original||``
+            and ``||masked||``, so that a large original hides nothing; zero where both agree to the last bit.
         effect: largest over the outputs of ``||masked - original|| / ||original||``: without an effect nothing is
             shown.
         outputs: number of tensor outputs compared.
@@ -129,7 +129,8 @@ def _compared(original: list[Tensor], masked: list[Tensor], sliced: list[Tensor]
     for whole, expected, found in zip(original, masked, sliced, strict=True):
         difference, change = _norm(expected - found), _norm(expected - whole)
         effects.append(change / (_norm(whole) or 1.0))
-        errors.append(0.0 if difference == 0 else difference / change if change else math.inf)
+        scale = min(change, _norm(expected) or change)
+        errors.append(0.0 if difference == 0 else difference / scale if scale else math.inf)
     return Comparison(_largest(errors), _largest(effects), len(original))
 
 

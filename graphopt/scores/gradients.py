@@ -121,10 +121,8 @@ class _Total:
         for name, parameter in parameters.items():
             require_values(name, parameter, "parameter")
         self._keys = {name: tensor_key(parameter) for name, parameter in parameters.items()}
-        self._leaves: dict[TensorKey, Tensor] = {}
-        for name, key in self._keys.items():
-            if key not in self._leaves:
-                self._leaves[key] = parameters[name].detach().requires_grad_()
+        # Tied names share a key, so the last of them gives the leaf of all.
+        self._leaves = {key: parameters[name].detach().requires_grad_() for name, key in self._keys.items()}
         self._sums = {key: torch.zeros_like(leaf, dtype=_wide(leaf)) for key, leaf in self._leaves.items()}
         self._squares = {key: torch.zeros_like(value) for key, value in self._sums.items()} if squares else {}
         self._reached: set[TensorKey] = set()

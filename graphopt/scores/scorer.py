@@ -54,11 +54,18 @@ class Scorer:
             SpecError: There is no such importance.
             PreconditionError: Gradients are needed and cannot be collected; see `collect_gradients`.
         """
-        needs = importance_named(importance)
-        gradients = None
-        if needs.gradients:
-            gradients = collect_gradients(program, context, squares=needs.squares, stop=stop)
+        gradients = cls.gradients_for(program, context, importance, stop=stop)
         return cls(program, importance, gradients=gradients, seed=context.seed)
+
+    @staticmethod
+    def gradients_for(
+        program: Program, context: Calibrated, importance: str, *, stop: StopRule | None = None
+    ) -> Gradients | None:
+        """Return the gradients that an importance reads, None where it reads none; see `prepare`."""
+        needs = importance_named(importance)
+        if not needs.gradients:
+            return None
+        return collect_gradients(program, context, squares=needs.squares, stop=stop)
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -6,12 +6,13 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
-from graphopt.cost import node_macs, vocabulary_tables
+from graphopt.cost import vocabulary_tables
 from graphopt.dependency.graph import DependencyGraph
 from graphopt.dependency.placement import kept_size
 from graphopt.dependency.terms import Leaf
+from graphopt.macs import node_macs, tensor_operands
 
 Measure = Literal["params", "macs"]
 
@@ -35,7 +36,8 @@ class Pricing:
         ]
         self._dims = {name: graph.dims(name) for name in self._tensors}
         nodes = [node for node in graph.analysis.order if node.op == "call_function"]
-        self._counted = [node for node in nodes if self._node_macs(node, {})]
+        self._operands = {node: tensor_operands(node) for node in nodes if node in graph.analysis.facts.dims}
+        self._counted = [node for node in self._operands if self._node_macs(node, {})]
 
     def __call__(self, kept: Mapping[str, int]) -> float:
         """Cost when each axis keeps so many indices; axes left out stay whole."""
@@ -48,12 +50,5 @@ class Pricing:
         return sum(self._node_macs(node, counts) for node in self._counted)
 
     def _node_macs(self, node: fx.Node, counts: Mapping[Leaf, int]) -> int:
-        if not isinstance(node.meta.get("val"), Tensor | tuple | list) or node not in self._graph.analysis.facts.dims:
-            return 0
-        inputs = [self._graph.kept_shape(item, counts) for item in node.all_input_nodes if _holds_tensor(item)]
-        value = node.meta["val"]
-        return node_macs(node, inputs, self._graph.kept_shape(node, counts) if isinstance(value, Tensor) else ())
-
-
-def _holds_tensor(node: fx.Node) -> bool:
-    return isinstance(node.meta.get("val"), Tensor)
+        shapes = [self._graph.kept_shape(operand, counts) for operand in self._operands[node]]
+        return node_macs(node, shapes, self._graph.kept_shape(node, counts))

@@ -235,3 +235,13 @@ def test_weights_on_the_meta_device_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="has no values"):
         save_result(plain(model, torch.randn(2, 4)), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_without_values_gets_them_from_the_file(tmp_path: Path) -> None:
+    x = torch.randn(3, 4)
+    result = plain(nn.Linear(4, 5), x)
+    save_result(result, tmp_path / "out")
+    model = nn.Linear(4, 5, device="meta")
+    with pytest.raises(PlanError, match="on the meta device"):
+        load(tmp_path / "out", model)
+    assert torch.equal(load(tmp_path / "out", model.to_empty(device="cpu")).program(x), result.program(x))

@@ -246,3 +246,19 @@ def test_weights_without_values_are_an_error() -> None:
         program = program_of(Net(), torch.empty(4, 2, 4, 4))
     with pytest.raises(PreconditionError, match=r"parameter conv.weight is on the meta device and has no values"):
         collect_gradients(program, Context(calibration=images(1), loss=mean_square))
+
+
+@pytest.mark.gpu
+def test_scores_on_a_gpu_are_those_of_the_cpu() -> None:
+    def noisy(output: Tensor, batch: Any) -> Tensor:
+        return F.mse_loss(output, torch.randn(output.shape).to(output))
+
+    model = Net()
+    expected = collect_gradients(program_of(model, images(1)[0]), Context(calibration=images(2), loss=noisy))
+    batches = [batch.cuda() for batch in images(2)]
+    program = program_of(copy.deepcopy(model).cuda(), batches[0])
+    state = torch.cuda.get_rng_state()
+    found = collect_gradients(program, Context(calibration=batches, loss=noisy))
+    assert torch.equal(torch.cuda.get_rng_state(), state)
+    for name, value in found.sums.items():
+        torch.testing.assert_close(value.cpu(), expected.sums[name], rtol=1e-3, atol=1e-4)

@@ -109,22 +109,23 @@ ROWS: tuple[Row, ...] = (
         _HIDDEN,
     ),
     (
-        "lumina2",
-        "Lumina2Transformer2DModel",
+        "lumina_next",
+        "LuminaNextDiT2DModel",
         {
             "sample_size": 8,
-            "in_channels": 4,
-            "hidden_size": 72,
+            "hidden_size": 64,
             "num_layers": 2,
-            "num_refiner_layers": 1,
-            "num_attention_heads": 6,
+            "num_attention_heads": 4,
             "num_kv_heads": 2,
             "multiple_of": 16,
-            "axes_dim_rope": (4, 4, 4),
-            "axes_lens": (16, 16, 16),
-            "cap_feat_dim": 32,
+            "cross_attention_dim": 32,
         },
-        _HIDDEN | {"encoder_attention_mask": lambda: torch.ones(2, 6, dtype=torch.bool)},
+        _HIDDEN
+        | {
+            "encoder_mask": ones(2, 6),
+            "image_rotary_emb": lambda: torch.polar(torch.ones(8, 8, 8), torch.rand(8, 8, 8)),
+            "cross_attention_kwargs": dict,
+        },
     ),
     (
         "cogvideox",

@@ -1,6 +1,7 @@
 """Hand-written convolutional networks: layouts, concatenations, groups and norms that couple channels."""
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -9,12 +10,12 @@ from torch.nn.utils import parametrizations
 from zoo.catalogue import Entry, entry, normal, tensors
 
 
-def conv(inputs: int, outputs: int, kernel: int = 3, **options: int) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, **options)
+def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups)
 
 
-def unit(inputs: int, outputs: int, kernel: int = 3, **options: int) -> nn.Sequential:
-    return nn.Sequential(conv(inputs, outputs, kernel, **options), nn.BatchNorm2d(outputs), nn.ReLU())
+def unit(inputs: int, outputs: int, kernel: int = 3, groups: int = 1) -> nn.Sequential:
+    return nn.Sequential(conv(inputs, outputs, kernel, groups=groups), nn.BatchNorm2d(outputs), nn.ReLU())
 
 
 class Flatten(nn.Module):
@@ -97,7 +98,7 @@ class DenseNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
         for block, transition in zip(self.blocks, self.transitions, strict=True):
-            for layer in block:
+            for layer in cast(nn.ModuleList, block):
                 x = torch.cat([x, layer(x)], dim=1)
             x = F.avg_pool2d(transition(x), 2)
         out: Tensor = self.head(x.mean(dim=(2, 3)))

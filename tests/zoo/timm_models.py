@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import timm
+from timm.layers.mlp import GatedMlp, GluMlp
 from timm.models import convmixer, focalnet, gcvit, metaformer, mlp_mixer, mvitv2, nest, resnetv2, volo
 from torch import nn
 from zoo.catalogue import Entry, entry, normal, tensors
@@ -133,9 +134,9 @@ _CAFORMER: Options = {
     "token_mixers": [_SEPARABLE, _SEPARABLE, _ATTENTION, _ATTENTION],
     "norm_layers": [metaformer.LayerNorm2dNoBias] * 2 + [metaformer.LayerNormNoBias] * 2,
 }
-_GMLP: Options = {"mlp_ratio": 4, "block_layer": mlp_mixer.SpatialGatingBlock, "mlp_layer": mlp_mixer.GatedMlp}
+_GMLP: Options = {"mlp_ratio": 4, "block_layer": mlp_mixer.SpatialGatingBlock, "mlp_layer": GatedMlp}
 _RESMLP: Options = {"mlp_ratio": 4, "block_layer": mlp_mixer.ResBlock, "norm_layer": mlp_mixer.Affine}
-_GMIXER: Options = {"mlp_ratio": (1.0, 4.0), "mlp_layer": mlp_mixer.GluMlp, "act_layer": nn.SiLU}
+_GMIXER: Options = {"mlp_ratio": (1.0, 4.0), "mlp_layer": GluMlp, "act_layer": nn.SiLU}
 _GCVIT: Options = {"img_size": 128, "embed_dim": 32, "depths": (2, 2, 2, 2)}
 _MVIT = mvitv2.MultiScaleVitCfg(depths=(2, 2), embed_dim=32, num_heads=2)
 _NEST: Options = {"img_size": 32, "num_levels": 2, "embed_dims": (32, 64), "num_heads": (2, 4), "depths": (2, 2)}

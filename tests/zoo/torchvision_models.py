@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -24,9 +24,10 @@ def _small_head(name: str, features: int) -> Callable[[], nn.Module]:
     def make() -> nn.Module:
         with torch.device("meta"):
             model: nn.Module = models.get_model(name, weights=None)
-        for layer in model.features.to_empty(device="cpu"):
-            if hasattr(layer, "reset_parameters"):
-                layer.reset_parameters()
+        for layer in cast(nn.Sequential, model.features).to_empty(device="cpu"):
+            reset = getattr(layer, "reset_parameters", None)
+            if reset is not None:
+                reset()
         model.classifier = nn.Sequential(
             nn.Linear(features, 64),
             nn.ReLU(inplace=True),
@@ -71,14 +72,16 @@ def _efficientnet_v2() -> nn.Module:
         efficientnet.MBConvConfig(4, 3, 2, 32, 48, 2),
         efficientnet.MBConvConfig(6, 3, 2, 48, 64, 2),
     ]
-    return models.EfficientNet(setting, dropout=0.1, num_classes=10, last_channel=128)
+    model: nn.Module = models.EfficientNet(setting, dropout=0.1, num_classes=10, last_channel=128)
+    return model
 
 
 def _fcn() -> nn.Module:
     """A fully convolutional head with its auxiliary head on a dilated MobileNet, as torchvision joins them."""
     backbone = models.mobilenet_v3_large(weights=None, dilated=True, width_mult=0.5).features
     features = IntermediateLayerGetter(backbone, {"4": "aux", "16": "out"})
-    return FCN(features, FCNHead(480, 10), FCNHead(24, 10))
+    model: nn.Module = FCN(features, FCNHead(480, 10), FCNHead(24, 10))
+    return model
 
 
 def _s3d() -> nn.Module:

@@ -20,6 +20,13 @@ _SEGFORMER: Options = {
     "decoder_hidden_size": 48,
 }
 _TWINS: Options = {"text_config": ENCODER, "vision_config": _VISION, "projection_dim": 32}
+_BACKBONE: Options = {
+    "embedding_size": 16,
+    "hidden_sizes": [24, 32],
+    "depths": [2, 2],
+    "layer_type": "basic",
+    "out_features": ["stage2"],
+}
 _image = tensors(pixel_values=normal(2, 3, 32, 32))
 _wide_image = tensors(pixel_values=normal(2, 3, 64, 64))
 _text_image = tensors(input_ids=IDS, pixel_values=normal(2, 3, 32, 32))
@@ -96,9 +103,7 @@ ROWS: tuple[Row, ...] = (
             "use_pretrained_backbone": False,
             "backbone": None,
             "num_queries": 6,
-            "backbone_config": transformers.ResNetConfig(
-                embedding_size=16, hidden_sizes=[24, 32], depths=[2, 2], out_features=["stage2"], layer_type="basic"
-            ),
+            "backbone_config": transformers.ResNetConfig(**_BACKBONE),
         },
         _wide_image,
     ),

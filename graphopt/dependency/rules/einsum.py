@@ -109,8 +109,10 @@ def _contract(t: Ties, nodes: Sequence[fx.Node], equation: Equation, label: str)
 
 
 def _roles(t: Ties, equation: Equation, table: dict[str, Dim], summed: Sequence[str]) -> None:
-    """Activations multiplied as in attention: what both keep is a batch of heads, what one keeps carries values."""
-    lead = [table[label] for label in equation.output if len(equation.holders(label)) > 1]
-    columns = [table[label] for label in equation.output if len(equation.holders(label)) == 1]
+    """Two activations multiplied as matrices: rows and columns of their own, a batch of heads in common."""
+    own = [label for label in equation.output if len(equation.holders(label)) == 1]
+    if {equation.holders(label)[0] for label in own} != set(range(len(equation.operands))):
+        return
+    lead = [table[label] for label in equation.output if label not in own]
     for label in summed:
-        attention_roles(t, table[label], columns, lead)
+        attention_roles(t, table[label], [table[label] for label in own], lead)

@@ -67,6 +67,7 @@ def network(gates: int) -> Callable[[Ties], Output]:
     """
 
     def state(t: Ties) -> Output:
+        cells = _cells(t)
         source, states = t.dims("input"), [t.dims(item) for item in _states(t)]
         shared = t.broadcast(*states)
         hidden, layers = shared[-1], shared[0]
@@ -75,7 +76,7 @@ def network(gates: int) -> Callable[[Ties], Output]:
         if len(source) == 3:
             t.tie(source[0 if t["batch_first"] else 1], shared[1])
         directions = 2 if t["bidirectional"] else 1
-        for position, cell in enumerate(_cells(t)):
+        for position, cell in enumerate(cells):
             first = position < directions
             feed = source[-1] if first else t.concatenate([t.resolve(hidden)] * directions)
             tie_cell(t, cell, gates, feed, hidden)

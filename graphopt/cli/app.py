@@ -1,0 +1,70 @@
+"""The application: its commands, and how it starts and ends."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Protocol, runtime_checkable
+
+import typer
+
+from graphopt.cli.bench_command import bench
+from graphopt.cli.demo_command import demo
+from graphopt.cli.export_command import export
+from graphopt.cli.inspect_command import inspect
+from graphopt.cli.optimize_command import optimize
+from graphopt.version import __version__
+
+USAGE = 2
+
+USAGE_ERRORS = tuple(kind for kind in typer.BadParameter.__mro__ if issubclass(kind, Exception) and kind is not Exception)
+"""Typer's error for a wrong option and the classes it derives from, which differ between its releases."""
+
+
+@runtime_checkable
+class _Explained(Protocol):
+    """An error of Typer's that can say more than its text does."""
+
+    def format_message(self) -> str:
+        """Return what is wrong with which option."""
+
+
+app = typer.Typer(name="graphopt", rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback(invoke_without_command=True)
+def graphopt_command(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    """Prune, cache and partition PyTorch models on their graph.
+
+    Example: graphopt inspect my_model.py:build
+    """
+    if version:
+        typer.echo(__version__)
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+for _command in (inspect, optimize, export, bench, demo):
+    app.command()(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: What follows the program's name; those of the process by default.
+
+    Returns:
+        The exit code: 0, 1 where a command failed, 2 where the command line is wrong, 130 after an interrupt.
+    """
+    command = typer.main.get_command(app)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        code = command.main(args=words, prog_name="graphopt", standalone_mode=False)
+    except USAGE_ERRORS as error:
+        text = error.format_message() if isinstance(error, _Explained) else str(error)
+        place = " ".join(("graphopt", *words[:1])) if words and not words[0].startswith("-") else "graphopt"
+        sys.stderr.write(f"error: {' '.join(text.split())}; see {place} --help\n")
+        return USAGE
+    return code if isinstance(code, int) else 0

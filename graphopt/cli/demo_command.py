@@ -1,0 +1,40 @@
+"""`graphopt demo`: the whole path on a model that trains within a minute."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from graphopt.cli.options import AsJson, Traceback
+from graphopt.cli.screen import Screen
+
+
+class Model(StrEnum):
+    """What can be demonstrated."""
+
+    DIT = "dit"
+    MINILM = "minilm"
+
+
+def demo(
+    model: Annotated[
+        Model, typer.Option(help="A diffusion transformer trained on digits, or a real sentence encoder.")
+    ] = Model.DIT,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the files go.")] = Path("out/demo"),
+    cache: Annotated[Path, typer.Option(metavar="FOLDER", help="Keeps trained weights between runs.")] = Path(
+        ".demo_cache"
+    ),
+    as_json: AsJson = False,
+    traceback: Traceback = False,
+) -> None:
+    """Train a small model, halve its work, prove it, recover, export, and show what was lost and won.
+
+    Example: graphopt demo --model minilm --out out/minilm
+    """
+    with Screen(as_json=as_json, with_traceback=traceback) as screen:
+        # Imported late: the demonstrations need packages that no other command does.
+        from graphopt.demo.run import run_dit, run_minilm
+
+        report = run_dit(cache, out) if model is Model.DIT else run_minilm(out)
+        screen.show(report.to_dict(), report.table())

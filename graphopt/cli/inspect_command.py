@@ -1,0 +1,43 @@
+"""`graphopt inspect`: what could be pruned, what that would save, and what is frozen and why."""
+
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+import graphopt
+from graphopt.cli.options import AsJson, ModelTarget, Traceback
+from graphopt.cli.screen import Screen
+from graphopt.cli.targets import Target, build_model
+from graphopt.report.inspection import explain_parameter, inspect_program
+from graphopt.report.tables import inspection_tables
+
+
+def inspect(
+    target: ModelTarget,
+    explain: Annotated[
+        str | None,
+        typer.Option(metavar="NAME[:DIM]", help="Tell what this parameter is coupled to, or why it is frozen."),
+    ] = None,
+    regroup: Annotated[
+        bool, typer.Option("--regroup", help="Offer axes under a GroupNorm that straddles a concatenation too.")
+    ] = False,
+    as_json: AsJson = False,
+    traceback: Traceback = False,
+) -> None:
+    """Show which parameters can be pruned together, what that saves, and what is frozen and why.
+
+    Example: graphopt inspect my_model.py:build --explain blocks.0.attn.qkv.weight:0
+    """
+    with Screen(as_json=as_json, with_traceback=traceback, steps=3) as screen:
+        screen.step(f"building {target}")
+        built = build_model(Target.parse(target))
+        screen.step("capturing")
+        program = graphopt.capture(built.model, built.args, built.kwargs)
+        screen.step("analysing")
+        if explain is not None:
+            text = explain_parameter(program, explain, regroup=regroup)
+            screen.show({"parameter": explain, "explanation": text.splitlines()}, Text(text))
+            return
+        inspection = inspect_program(program, regroup=regroup)
+        screen.show(inspection.to_dict(), *inspection_tables(inspection))

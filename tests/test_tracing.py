@@ -1,0 +1,409 @@
+import dataclasses
+import inspect
+from collections import OrderedDict
+
+import pytest
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+import graphopt.tracing
+from graphopt.errors import CaptureError
+from graphopt.tracing import capture, recapture
+
+
+class Net(nn.Module):
+    """Convolution, normalisation, a non-persistent buffer, a constant, a literal and dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.bn = nn.BatchNorm2d(4)
+        self.drop = nn.Dropout(0.5)
+        self.fc = nn.Linear(4, 5)
+        self.register_buffer("scale", torch.arange(1.0, 6.0), persistent=False)
+        self.shift = torch.ones(5)
+        self.unread = nn.Parameter(torch.zeros(2), requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu_(self.bn(self.conv(x)))
+        y = self.drop(y.mean((2, 3)))
+        return self.fc(y) * self.scale + self.shift + torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
+
+
+class Flexible(nn.Module):
+    """Takes whatever it is given and hands it to a function."""
+
+    def __init__(self, function, **modules: nn.Module) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.function = function
+        for name, module in modules.items():
+            self.add_module(name, module)
+
+    def forward(self, *args, **kwargs):
+        return self.function(self, *args, **kwargs)
+
+
+class Optional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x, mask=None, scale=1.0, negate=False, items=None, **rest):
+        y = self.linear(x) * scale
+        y = y if mask is None else y * mask
+        y = y + items[0]["a"] if items else y
+        y = y + rest["extra"] if "extra" in rest else y
+        return {"out": (-y if negate else y, [y.sum(1)])}
+
+
+def equal(left, right) -> bool:
+    same_structure = pytree.tree_structure(left) == pytree.tree_structure(right)
+    pairs = zip(pytree.tree_leaves(left), pytree.tree_leaves(right), strict=True)
+    return same_structure and all(torch.equal(one, other) for one, other in pairs)
+
+
+def line_of(function, text: str) -> int:
+    lines, start = inspect.getsourcelines(function)
+    return start + next(place for place, line in enumerate(lines) if text in line)
+
+
+@pytest.mark.parametrize("batch", [2, 3, 7])
+def test_output_equals_eager_bit_for_bit_at_other_batches(batch: int) -> None:
+    model = Net()
+    program = capture(model, (torch.randn(2, 3, 8, 8),))
+    x = torch.randn(batch, 3, 8, 8)
+    assert program.dynamic_batch
+    assert program.notes == ()
+    assert torch.equal(program(x), model.eval()(x))
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = Net().train()
+    model.bn.eval()
+    model.conv.weight.grad = torch.ones_like(model.conv.weight)
+    flags = {name: module.training for name, module in model.named_modules()}
+    before = {name: (id(value), value._version, value.clone()) for name, value in model.state_dict(keep_vars=True).items()}
+    program = capture(model, (torch.randn(2, 3, 8, 8),))
+    program(*program.args).sum().backward()
+    assert {name: module.training for name, module in model.named_modules()} == flags
+    for name, value in model.state_dict(keep_vars=True).items():
+        identity, version, numbers = before[name]
+        assert (id(value), value._version) == (identity, version)
+        assert torch.equal(value, numbers)
+    assert torch.equal(model.conv.weight.grad, torch.ones_like(model.conv.weight))
+    assert model.fc.weight.grad is None
+    assert len(model._forward_hooks) + len(model._forward_pre_hooks) == 0
+
+
+def test_what_forward_keeps_for_later_is_undone() -> None:
+    def forward(self, x):
+        self.calls += 1
+        self.table[x.shape[1]] = x
+        self.cache = torch.arange(4.0) if self.cache is None else self.cache
+        return self.linear(x) + self.cache
+
+    model = Flexible(forward)
+    model.calls, model.cache, model.table = 0, None, {}
+    program = capture(model, (torch.randn(2, 4),))
+    assert (model.calls, model.cache, model.table) == (0, None, {})
+    assert torch.equal(program(*program.args), model(*program.args))
+
+
+def test_names_storage_and_flags_are_the_models() -> None:
+    model = Net()
+    program = capture(model, (torch.randn(2, 3, 8, 8),))
+    graph_module = program.graph_module
+    assert list(graph_module.state_dict()) == list(model.state_dict())
+    own = dict(graph_module.named_parameters(remove_duplicate=False))
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        assert own[name] is not parameter
+        assert own[name].data_ptr() == parameter.data_ptr()
+        assert own[name].requires_grad == parameter.requires_grad
+    assert {"scale", "shift"} <= set(dict(graph_module.named_buffers()))
+    assert not graph_module.training
+    assert graph_module.train().training
+    assert torch.equal(graph_module(*program.args), program(*program.args))
+
+
+def test_tied_parameters_are_one_parameter() -> None:
+    shared = nn.Linear(4, 4)
+    model = Flexible(lambda self, x: self.a(self.b(x)), a=shared, b=shared)
+    program = capture(model, (torch.randn(2, 4),))
+    own = dict(program.graph_module.named_parameters(remove_duplicate=False))
+    assert own["a.weight"] is own["b.weight"]
+    assert own["linear.weight"] is not own["a.weight"]
+
+
+def test_a_batch_of_one_is_widened() -> None:
+    model = Net()
+    program = capture(model, (torch.randn(1, 3, 8, 8),))
+    assert program.dynamic_batch
+    assert program.args[0].shape == (2, 3, 8, 8)
+    for batch in (1, 2, 5):
+        x = torch.randn(batch, 3, 8, 8)
+        assert torch.equal(program(x), model.eval()(x))
+
+
+def test_a_batch_of_one_that_cannot_be_widened_stays_as_the_user_gave_it() -> None:
+    model = Flexible(lambda self, x: self.linear(x).reshape(1, 2, 2))
+    x = torch.randn(1, 4)
+    program = capture(model, (x,))
+    assert not program.dynamic_batch
+    assert program.args[0] is x
+    assert program.notes[0].startswith("static batch: RuntimeError: shape '[1, 2, 2]' is invalid")
+    assert torch.equal(program(x), model(x))
+
+
+def test_a_batch_that_the_model_fixes_is_static() -> None:
+    model = Flexible(lambda self, x: self.linear(x).reshape(2, 2, 2))
+    program = capture(model, (torch.randn(2, 4),))
+    assert not program.dynamic_batch
+    assert program.notes == ("static batch: the model fixes the first size of input 'args_0' to 2",)
+
+
+def test_inputs_that_share_the_batch_by_chance_are_named() -> None:
+    def forward(self, x, table):
+        return self.linear(x) @ table.reshape(2, 4).T
+
+    program = capture(Flexible(forward), (torch.randn(2, 4), torch.randn(2, 2, 2)))
+    assert program.dynamic_batch
+    assert program.notes == ("input 'args_1' keeps its 2 rows",)
+    assert program(torch.randn(5, 4), torch.randn(2, 2, 2)).shape == (5, 2)
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [
+        ((torch.randn(2, 4),), {}),
+        ((torch.randn(2, 4), torch.randn(2, 4), 2.0, True), {}),
+        ((torch.randn(2, 4), None), {"scale": 3, "items": [{"a": torch.randn(2, 4), "b": "text"}]}),
+        ((), {"x": torch.randn(1, 4), "extra": torch.randn(1, 4)}),
+        ((torch.randn(3, 4),), {"extra": torch.randn(3, 4), "mask": torch.ones(3, 1), "unused": 1}),
+    ],
+    ids=["plain", "positional", "nested", "one row in **kwargs", "order"],
+)
+def test_every_way_of_calling(args, kwargs) -> None:
+    model = Optional()
+    program = capture(model, args, kwargs)
+    assert program.dynamic_batch
+    assert equal(program(*program.args, **program.kwargs), model(*program.args, **program.kwargs))
+    tripled = pytree.tree_map_only(
+        torch.Tensor, lambda tensor: torch.cat([tensor] * 3), (program.args, dict(program.kwargs))
+    )
+    assert equal(program(*tripled[0], **tripled[1]), model(*tripled[0], **tripled[1]))
+
+
+def test_registered_output_classes_come_back() -> None:
+    class Output(OrderedDict):
+        """A dict with a type, as model libraries return them."""
+
+    pytree.register_pytree_node(
+        Output,
+        lambda output: (list(output.values()), list(output)),
+        lambda values, keys: Output(zip(keys, values, strict=True)),
+        serialized_type_name="test_tracing.Output",
+    )
+    model = Flexible(lambda self, x: Output(logits=self.linear(x), hidden=x))
+    program = capture(model, (torch.randn(2, 4),))
+    result = program(*program.args)
+    assert type(result) is Output
+    assert list(result) == ["logits", "hidden"]
+    assert torch.equal(result["logits"], model.linear(program.args[0]))
+
+
+def test_meta_models_are_captured_without_weights() -> None:
+    with torch.device("meta"):
+        model = Net()
+    model.shift = torch.ones(5, device="meta")
+    model.register_buffer("left_behind", torch.ones(5))
+    program = capture(model, (torch.randn(2, 3, 8, 8),))
+    assert program.args[0].device.type == "meta"
+    assert {tensor.device.type for name, tensor in program.parameters.items() if "lifted" not in name} == {"meta"}
+    assert model.left_behind.device.type == "cpu"
+    real = capture(Net(), (torch.randn(2, 3, 8, 8),))
+    targets = [str(node.target) for node in program.nodes() if node.op == "call_function"]
+    assert targets == [str(node.target) for node in real.nodes() if node.op == "call_function"]
+
+
+def test_a_buffer_that_forward_writes_to_is_the_programs_own() -> None:
+    def forward(self, x):
+        self.bn.running_mean.add_(1)
+        return self.bn(x)
+
+    model = Flexible(forward, bn=nn.BatchNorm1d(4))
+    program = capture(model, (torch.randn(2, 4),))
+    program(*program.args)
+    program(*program.args)
+    assert torch.equal(model.bn.running_mean, torch.zeros(4))
+    assert torch.equal(program.parameters["bn.running_mean"], torch.full((4,), 2.0))
+    assert program.parameters["bn.running_var"].data_ptr() == model.bn.running_var.data_ptr()
+
+
+def test_the_callers_inputs_bear_no_marks() -> None:
+    x = torch.randn(2, 4)
+    capture(Flexible(lambda self, x: self.linear(x).reshape(2, 2, 2)), (x,))
+    with pytest.raises(CaptureError):
+        capture(Flexible(lambda self, x: x if x.sum() > 0 else -x), (x,))
+    assert [name for name in vars(x) if "dynam" in name] == []
+
+
+def test_errors_that_come_before_tracing() -> None:
+    x = torch.randn(2, 4)
+    with pytest.raises(CaptureError, match="the model is a function, wanted an nn.Module"):
+        capture(lambda x: x, (x,))
+    with pytest.raises(CaptureError, match=r"args is a Tensor, wanted a tuple .* pass \(x,\) for one"):
+        capture(Optional(), x)
+    with pytest.raises(CaptureError, match="kwargs is a list, wanted a mapping"):
+        capture(Optional(), (x,), [x])
+    with pytest.raises(CaptureError, match=r"missing a required argument: 'x'"):
+        capture(Optional(), (), {"mask": x})
+    with pytest.raises(CaptureError, match=r"Linear.forward\(input.*got an unexpected keyword argument 'extra'"):
+        capture(nn.Linear(4, 4), (x,), {"extra": x})
+    with pytest.raises(CaptureError, match=r"Flexible has \['graph'\], names that a graph module keeps for itself"):
+        capture(Flexible(lambda self, x: self.graph(x), graph=nn.Linear(4, 4)), (x,))
+    with pytest.raises(CaptureError, match=r"comes out of torch.compile.*capture model\._orig_mod"):
+        capture(torch.compile(nn.Linear(4, 4)), (x,))
+
+
+def test_a_model_that_raises_is_told_from_one_that_cannot_be_captured() -> None:
+    def forward(self, x):
+        raise KeyError("no such thing")
+
+    with pytest.raises(CaptureError) as caught:
+        capture(Flexible(forward), (torch.randn(2, 4),))
+    where = f"({__file__}:{line_of(forward, 'raise KeyError')}: raise KeyError(\"no such thing\"))"
+    assert str(caught.value) == (
+        f"Flexible.forward raises on the example inputs: KeyError: 'no such thing' {where}; make the model run on "
+        "these inputs, then capture again"
+    )
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_a_branch_on_values_is_named_with_its_line(capfd: pytest.CaptureFixture[str]) -> None:
+    def forward(self, x):
+        if self.linear(x).sum() > 0:
+            return x
+        return -x
+
+    with pytest.raises(CaptureError) as caught:
+        capture(Flexible(forward), (torch.randn(2, 4),))
+    message = str(caught.value)
+    assert "Flexible runs but cannot be captured as a graph: GuardOnDataDependentSymNode" in message
+    assert f"({__file__}:{line_of(forward, 'if self.linear')}: if self.linear(x).sum() > 0:)" in message
+    assert "torch.where" in message
+    assert capfd.readouterr().err == ""
+
+
+@dataclasses.dataclass
+class Unregistered:
+    a: torch.Tensor
+
+
+def test_unregistered_classes_say_what_to_do() -> None:
+    with pytest.raises(CaptureError, match=r"Unregistered.*register the class with torch.export.register_dataclass"):
+        capture(Flexible(lambda self, x: Unregistered(self.linear(x))), (torch.randn(2, 4),))
+    with pytest.raises(CaptureError, match=r"Unregistered.*register the class with torch.export.register_dataclass"):
+        capture(Flexible(lambda self, x: self.linear(x.a)), (Unregistered(torch.randn(2, 4)),))
+
+
+def test_no_module_bears_the_name_of_a_public_function() -> None:
+    assert not hasattr(graphopt.tracing, "__path__")
+    assert callable(graphopt.tracing.capture)
+
+
+def sliced(program, keep: int):
+    """Return a copy of a program's graph with only the first rows of `conv`, `bn` and columns of `fc`."""
+    module = program.module()
+    for name in ("conv.weight", "conv.bias", "bn.weight", "bn.bias"):
+        owner, _, leaf = name.rpartition(".")
+        kept = nn.Parameter(module.get_parameter(name)[:keep].detach().clone())
+        setattr(module.get_submodule(owner), leaf, kept)
+    for leaf in ("running_mean", "running_var"):
+        setattr(module.bn, leaf, getattr(module.bn, leaf)[:keep].clone())
+    module.fc.weight = nn.Parameter(module.fc.weight[:, :keep].detach().clone())
+    return module
+
+
+def test_recapture_refreshes_values_and_keeps_names() -> None:
+    model = Net()
+    program = capture(model, (torch.randn(2, 3, 8, 8),))
+    module = sliced(program, 3)
+    result = recapture(module, program.args, program.kwargs, program, notes=("sliced",))
+    names = [node.name for node in result.nodes()]
+    assert names == [node.name for node in program.nodes()]
+    shapes = {node.name: list(node.meta["val"].shape) for node in result.nodes() if node.name in ("conv2d", "mean")}
+    batch = result.graph_module.graph.find_nodes(op="placeholder")[0].meta["val"].shape[0]
+    assert shapes == {"conv2d": [batch, 3, 8, 8], "mean": [batch, 3]}
+    assert isinstance(batch, torch.SymInt)
+    assert (result.dynamic_batch, result.notes, result.source) == (True, ("sliced",), program.source)
+    assert list(result.graph_module.state_dict()) == list(model.state_dict())
+    assert not result.parameters["unread"].requires_grad
+    x = torch.randn(5, 3, 8, 8)
+    assert torch.equal(result(x), module(x))
+    original = {node.name: node.meta["val"].shape[1] for node in program.nodes() if node.name == "conv2d"}
+    assert original == {"conv2d": 4}
+
+
+def test_recapture_keeps_ties_and_drops_what_lost_its_reader() -> None:
+    shared = nn.Linear(4, 4)
+    model = Flexible(lambda self, x: self.linear(self.a(self.b(x))), a=shared, b=shared)
+    program = capture(model, (torch.randn(2, 4),))
+    module = program.module()
+    read = {str(node.target) for node in module.graph.find_nodes(op="get_attr")}
+    name = "a" if "a.weight" in read else "b"
+    setattr(module.get_submodule(name), "weight", nn.Parameter(torch.eye(4)))
+    last = [node for node in module.graph.nodes if node.name == "linear_2"][0]
+    last.replace_all_uses_with(last.args[0])
+    result = recapture(module, program.args, program.kwargs, program)
+    assert result.parameters["a.weight"] is result.parameters["b.weight"]
+    assert torch.equal(result.parameters["a.weight"], torch.eye(4))
+    assert set(result.parameters) == {"a.weight", "a.bias", "b.weight", "b.bias"}
+
+
+def test_recapture_gives_new_inputs_the_batch_symbol() -> None:
+    program = capture(Net(), (torch.randn(2, 3, 8, 8),))
+    module = program.module()
+    graph = module.graph
+    with graph.inserting_after(graph.find_nodes(op="placeholder")[0]):
+        extra = graph.placeholder("extra")
+    mean = next(node for node in graph.nodes if node.name == "mean")
+    with graph.inserting_after(mean):
+        total = graph.call_function(torch.ops.aten.add.Tensor, (mean, extra))
+    mean.replace_all_uses_with(total, delete_user_cb=lambda user: user is not total)
+    graph.set_codegen(torch.fx.graph.CodeGen())
+    module.recompile()
+    result = recapture(module, (*program.args, torch.randn(2, 4)), {}, program)
+    x, extra = torch.randn(3, 3, 8, 8), torch.randn(3, 4)
+    values = {node.name: node.meta["val"] for node in result.graph_module.graph.find_nodes(op="placeholder")}
+    assert values["extra"].shape[0] is values["x"].shape[0] or values["extra"].shape[0] == values["x"].shape[0]
+    assert isinstance(values["extra"].shape[0], torch.SymInt)
+    assert torch.equal(result(x, extra)[0], module(x, extra)[0])
+
+
+def test_recapture_refuses_graphs_that_do_not_run() -> None:
+    program = capture(Net(), (torch.randn(2, 3, 8, 8),))
+    module = program.module()
+    module.fc.weight = nn.Parameter(torch.zeros(5, 3))
+    with pytest.raises(CaptureError, match="the rewritten graph does not run on its example inputs: RuntimeError"):
+        recapture(module, program.args, program.kwargs, program)
+    with pytest.raises(CaptureError, match="1 placeholders and was given 2 example inputs"):
+        recapture(program.graph_module, (*program.args, 1), {}, program)
+
+
+def test_recapture_reads_bodies_of_higher_order_operators() -> None:
+    def forward(self, x):
+        with torch.no_grad():
+            y = self.linear(x).reshape(-1, 2, 2)
+        return y.flatten(1) * x
+
+    program = capture(Flexible(forward), (torch.randn(2, 4),))
+    again = recapture(program.graph_module, program.args, program.kwargs, program)
+    x = torch.randn(3, 4)
+    assert torch.equal(again(x), forward(Flexible(forward, linear=program.module().linear), x)) is False
+    assert torch.equal(again(x), program(x))
+    bodies = [child for child in again.graph_module.children() if isinstance(child, torch.fx.GraphModule)]
+    assert len(bodies) == 1
+    assert bodies[0] is not program.graph_module.get_submodule("submod_1")
+    assert str(again) == str(program)
