@@ -79,9 +79,15 @@ def bind(model: nn.Module, args: Any, kwargs: Any) -> ExampleInputs:
     return ExampleInputs(tuple(args), dict(kwargs))
 
 
+def is_weightless(model: nn.Module) -> bool:
+    """Tell whether a model has parameters and all of them are on the meta device."""
+    parameters = list(model.parameters())
+    return bool(parameters) and all(parameter.is_meta for parameter in parameters)
+
+
 def without_weights(model: nn.Module, inputs: ExampleInputs) -> tuple[nn.Module, ExampleInputs]:
     """Move the inputs of a model on the meta device there too; buffers that were left behind follow in a copy."""
-    if not all(parameter.is_meta for parameter in model.parameters()) or next(model.parameters(), None) is None:
+    if not is_weightless(model):
         return model, inputs
     moved = inputs.map_tensors(lambda tensor: tensor.to("meta"))
     if all(buffer.is_meta for buffer in model.buffers()):

@@ -5,7 +5,7 @@ import io
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
 
 from graphopt.capture_failure import Attempt, explain_export, explain_raise, summary
-from graphopt.example_inputs import ExampleInputs, carries, with_plain_signature
+from graphopt.example_inputs import ExampleInputs, carries, is_weightless, with_plain_signature
 from graphopt.untouched import untouched
 from graphopt.values import is_symbolic
 
@@ -44,11 +44,16 @@ def export(model: nn.Module, inputs: ExampleInputs) -> Export:
     Raises:
         CaptureError: The model raises on the inputs, or cannot be written as a graph.
     """
-    with untouched(model), torch.enable_grad():
+    with untouched(model), torch.enable_grad(), _literals_beside(model):
         for module in model.modules():
             module.training = False
         dynamic = _dynamic(model, inputs)
         return dynamic if isinstance(dynamic, Export) else _static(model, inputs, dynamic)
+
+
+def _literals_beside(model: nn.Module) -> AbstractContextManager[object]:
+    """Let tensors that a weightless model writes out itself, such as `torch.tensor([1.0])`, be made weightless too."""
+    return torch.device("meta") if is_weightless(model) else nullcontext()
 
 
 @contextmanager

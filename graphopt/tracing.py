@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 
 from graphopt.aliasing import Aliases
 from graphopt.assembly import Attribute, assemble, attach, named_attributes
-from graphopt.canonical import canonicalise
+from graphopt.canonical import canonicalise, eliminate_dead_code
 from graphopt.capture_failure import Attempt, summary
 from graphopt.errors import CaptureError
 from graphopt.example_inputs import ExampleInputs, bind, without_weights
@@ -95,8 +95,7 @@ def recapture(
         CaptureError: The inputs do not fit the placeholders, or the graph does not run on them.
     """
     inputs = ExampleInputs(tuple(args), dict(kwargs))
-    attributes = _kept_attributes(graph_module, like)
-    result = assemble(copy.deepcopy(graph_module.graph), attributes, type(like.graph_module).__name__)
+    result = _pruned_copy(graph_module, like)
     _seed_placeholders(result, inputs, like)
     with Attempt() as attempt:
         refresh_values(result)
@@ -176,6 +175,18 @@ def _clone_written(graph_module: fx.GraphModule) -> None:
             attach(graph_module, name, replace(attribute, value=clone_tensor(attribute.value, memo)))
 
 
+def _pruned_copy(graph_module: fx.GraphModule, like: Program) -> fx.GraphModule:
+    """Copy a rewritten graph without what no output needs; tensors are shared, bodies are not."""
+    attributes = {
+        name: replace(held, value=copy.deepcopy(held.value)) if isinstance(held.value, nn.Module) else held
+        for name, held in named_attributes(graph_module).items()
+    }
+    class_name = type(like.graph_module).__name__
+    copied = assemble(copy.deepcopy(graph_module.graph), attributes, class_name)
+    eliminate_dead_code(copied)
+    return assemble(copied.graph, _kept_attributes(copied, like), class_name)
+
+
 def _kept_attributes(graph_module: fx.GraphModule, like: Program) -> dict[str, Attribute]:
     """Return what a rewritten graph keeps: persistence as before, ties as before, nothing that lost its reader."""
     before = named_attributes(like.graph_module)
@@ -184,8 +195,7 @@ def _kept_attributes(graph_module: fx.GraphModule, like: Program) -> dict[str, A
     kept = {}
     for name, attribute in found.items():
         persistent = before[name].persistent if name in before else attribute.persistent
-        value = copy.deepcopy(attribute.value) if isinstance(attribute.value, fx.GraphModule) else attribute.value
-        kept[name] = Attribute(value, persistent)
+        kept[name] = replace(attribute, persistent=persistent)
     for names in _ties(before):
         readers = [name for name in names if name in read_now and name in kept]
         for name in names:

@@ -220,7 +220,7 @@ def test_meta_models_are_captured_without_weights() -> None:
     model.register_buffer("left_behind", torch.ones(5))
     program = capture(model, (torch.randn(2, 3, 8, 8),))
     assert program.args[0].device.type == "meta"
-    assert {tensor.device.type for name, tensor in program.parameters.items() if "lifted" not in name} == {"meta"}
+    assert {tensor.device.type for tensor in program.parameters.values()} == {"meta"}
     assert model.left_behind.device.type == "cpu"
     real = capture(Net(), (torch.randn(2, 3, 8, 8),))
     targets = [str(node.target) for node in program.nodes() if node.op == "call_function"]
@@ -354,7 +354,7 @@ def test_recapture_keeps_ties_and_drops_what_lost_its_reader() -> None:
     read = {str(node.target) for node in module.graph.find_nodes(op="get_attr")}
     name = "a" if "a.weight" in read else "b"
     setattr(module.get_submodule(name), "weight", nn.Parameter(torch.eye(4)))
-    last = [node for node in module.graph.nodes if node.name == "linear_2"][0]
+    last = next(node for node in module.graph.nodes if node.name == "linear_2")
     last.replace_all_uses_with(last.args[0])
     result = recapture(module, program.args, program.kwargs, program)
     assert result.parameters["a.weight"] is result.parameters["b.weight"]
@@ -401,7 +401,6 @@ def test_recapture_reads_bodies_of_higher_order_operators() -> None:
     program = capture(Flexible(forward), (torch.randn(2, 4),))
     again = recapture(program.graph_module, program.args, program.kwargs, program)
     x = torch.randn(3, 4)
-    assert torch.equal(again(x), forward(Flexible(forward, linear=program.module().linear), x)) is False
     assert torch.equal(again(x), program(x))
     bodies = [child for child in again.graph_module.children() if isinstance(child, torch.fx.GraphModule)]
     assert len(bodies) == 1

@@ -1,7 +1,7 @@
 """The application: its commands, and how it starts and ends."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Protocol, runtime_checkable
 
 import typer
@@ -15,7 +15,9 @@ from graphopt.version import __version__
 
 USAGE = 2
 
-USAGE_ERRORS = tuple(kind for kind in typer.BadParameter.__mro__ if issubclass(kind, Exception) and kind is not Exception)
+USAGE_ERRORS = tuple(
+    kind for kind in typer.BadParameter.__mro__ if issubclass(kind, Exception) and kind is not Exception
+)
 """Typer's error for a wrong option and the classes it derives from, which differ between its releases."""
 
 
@@ -27,26 +29,42 @@ class _Explained(Protocol):
         """Return what is wrong with which option."""
 
 
+def _example(words: str) -> str:
+    """Return the last paragraph of a help text; the backspace keeps its lines as they are."""
+    return f"\b\nExample:\n  graphopt {words}"
+
+
 app = typer.Typer(name="graphopt", rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
 
 
-@app.callback(invoke_without_command=True)
+@app.callback(invoke_without_command=True, epilog=_example("inspect my_model.py:build"))
 def graphopt_command(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
 ) -> None:
-    """Prune, cache and partition PyTorch models on their graph.
-
-    Example: graphopt inspect my_model.py:build
-    """
+    """Prune, cache and partition PyTorch models on their graph."""
     if version:
         typer.echo(__version__)
     elif context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
 
-for _command in (inspect, optimize, export, bench, demo):
-    app.command()(_command)
+COMMANDS: tuple[tuple[Callable[..., None], str, str], ...] = (
+    (inspect, "What can be pruned, what that saves, what is frozen.", "inspect my_model.py:build"),
+    (
+        optimize,
+        "Run passes over a model and save the result.",
+        'optimize my_model.py:build --passes "prune-channels{ratio=0.5}" --out out/',
+    ),
+    (export, "Write a saved result as an ONNX file.", "export out/ --onnx --opset 20"),
+    (bench, "Measure a saved result against its original.", "bench out/ --repeats 50 --threads 1"),
+    (demo, "See it all on a model that trains within a minute.", "demo --model minilm"),
+)
+"""Each command with its line in the list of commands and an example."""
+
+
+for _command, _line, _words in COMMANDS:
+    app.command(short_help=_line, epilog=_example(_words))(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,6 +83,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except USAGE_ERRORS as error:
         text = error.format_message() if isinstance(error, _Explained) else str(error)
         place = " ".join(("graphopt", *words[:1])) if words and not words[0].startswith("-") else "graphopt"
-        sys.stderr.write(f"error: {' '.join(text.split())}; see {place} --help\n")
+        sys.stderr.write(f"error: {' '.join(text.split()).rstrip('.')}; see {place} --help\n")
         return USAGE
     return code if isinstance(code, int) else 0

@@ -26,10 +26,7 @@ def bench(
     as_json: AsJson = False,
     traceback: Traceback = False,
 ) -> None:
-    """Measure a saved result against its original: parameters, MACs, medians of torch and ONNX Runtime in turns.
-
-    Example: graphopt bench out/ --repeats 50 --threads 1
-    """
+    """Measure a saved result against its original: parameters, MACs, medians of torch and ONNX Runtime in turns."""
     with Screen(as_json=as_json, with_traceback=traceback, steps=STEPS + 1) as screen:
         result = load_saved(folder, model, screen)
         installed = all(map(importlib.util.find_spec, ("onnx", "onnxscript", "onnxruntime")))

@@ -28,10 +28,7 @@ def demo(
     as_json: AsJson = False,
     traceback: Traceback = False,
 ) -> None:
-    """Train a small model, halve its work, prove it, recover, export, and show what was lost and won.
-
-    Example: graphopt demo --model minilm --out out/minilm
-    """
+    """Train a small model, halve its work, prove it, recover, export, and show what was lost and won."""
     with Screen(as_json=as_json, with_traceback=traceback) as screen:
         # Imported late: the demonstrations need packages that no other command does.
         from graphopt.demo.run import run_dit, run_minilm

@@ -26,10 +26,7 @@ def export(
     as_json: AsJson = False,
     traceback: Traceback = False,
 ) -> None:
-    """Write a saved result as an ONNX file, once ONNX Runtime has computed from it what torch computes.
-
-    Example: graphopt export out/ --onnx --opset 20
-    """
+    """Write a saved result as an ONNX file, once ONNX Runtime has computed from it what torch computes."""
     with Screen(as_json=as_json, with_traceback=traceback, steps=STEPS + 1) as screen:
         result = load_saved(folder, model, screen)
         screen.step(f"exporting with opset {opset}")

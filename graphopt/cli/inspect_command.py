@@ -25,10 +25,7 @@ def inspect(
     as_json: AsJson = False,
     traceback: Traceback = False,
 ) -> None:
-    """Show which parameters can be pruned together, what that saves, and what is frozen and why.
-
-    Example: graphopt inspect my_model.py:build --explain blocks.0.attn.qkv.weight:0
-    """
+    """Show which parameters can be pruned together, what that saves, and what is frozen and why."""
     with Screen(as_json=as_json, with_traceback=traceback, steps=3) as screen:
         screen.step(f"building {target}")
         built = build_model(Target.parse(target))

@@ -56,10 +56,7 @@ def optimize(
     as_json: AsJson = False,
     traceback: Traceback = False,
 ) -> None:
-    """Run passes over a model, prove that they did what they say, and save the result.
-
-    Example: graphopt optimize my_model.py:build --passes "prune-channels{ratio=0.5}" --out out/
-    """
+    """Run passes over a model, prove that they did what they say, and save the result."""
     with Screen(as_json=as_json, with_traceback=traceback) as screen:
         pipeline = graphopt.Pipeline(passes)
         screen.plan_steps(3 + len(pipeline.passes) * (1 if no_verify else 2))

@@ -16,7 +16,9 @@ from graphopt.capture_failure import Attempt, summary
 from graphopt.errors import CaptureError, PreconditionError, SpecError
 from graphopt.pass_manager.suggestions import nearest
 
-WANTED = "wanted a file and a name in it, such as my_model.py:build, or a module and a name, such as package.module:build"
+WANTED = (
+    "wanted a file and a name in it, such as my_model.py:build, or a module and a name, such as package.module:build"
+)
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def build_model(target: Target) -> Built:
 
 
 def load_batches(target: Target) -> Iterable[Any]:
-    """Return calibration batches: an iterable, or what a function returns; a generator function is called anew each time.
+    """Return calibration batches, from an iterable or a function; a generator function is called for every round.
 
     Raises:
         SpecError: The target leads to neither.
@@ -154,7 +156,7 @@ def load_loss(target: Target) -> Callable[[Any, Any], Any]:
     Raises:
         SpecError: The target does not lead to a function.
     """
-    found = target.load()
+    found: object = target.load()
     if not callable(found):
         raise SpecError(f"{target} is a {_kind(found)}, wanted a function of (output, batch) that returns a scalar")
     return found

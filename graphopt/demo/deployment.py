@@ -58,7 +58,9 @@ def deploy(
         calls[f"onnx {name}"] = _onnx_call(exported[name], args, threads)
     times = interleaved_medians(calls, rounds)
     return {
-        name: Deployment(torch_milliseconds=times[f"torch {name}"], onnx_milliseconds=times[f"onnx {name}"], onnx=report)
+        name: Deployment(
+            torch_milliseconds=times[f"torch {name}"], onnx_milliseconds=times[f"onnx {name}"], onnx=report
+        )
         for name, report in exported.items()
     }
 
@@ -79,6 +81,17 @@ def sized_row(name: str, program: Program, deployment: Deployment | None = None)
         torch_milliseconds=deployment.torch_milliseconds if deployment else None,
         onnx_milliseconds=deployment.onnx_milliseconds if deployment else None,
     )
+
+
+def timing_note(batch_size: int, rounds: int, threads: int) -> str:
+    """Say in one line how the times were taken.
+
+    Args:
+        batch_size: Rows of the inputs.
+        rounds: How often each call was timed.
+        threads: Threads of torch and of ONNX Runtime.
+    """
+    return f"Times: medians of {rounds} interleaved calls, batch {batch_size}, {threads} threads."
 
 
 def _torch_call(program: Program, args: tuple[Tensor, ...]) -> Callable[[], Any]:

@@ -8,6 +8,7 @@ References:
     here without its offset). Salimans and Ho, Progressive Distillation, ICLR 2022, arXiv 2202.00512 (velocity).
 """
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -117,7 +118,8 @@ def train(model: nn.Module, data: LabelledImages, config: TrainingConfig, descri
         The mean loss over the last tenth of the steps.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    averages = [parameter.detach().clone() for parameter in parameters]
+    values = [parameter.detach() for parameter in parameters]
+    averages = [value.clone() for value in values]
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.0)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _relative_rate(step, config))
     batches = noised_batches(data, config)
@@ -131,11 +133,9 @@ def train(model: nn.Module, data: LabelledImages, config: TrainingConfig, descri
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         scheduler.step()
-        decay = min(config.average, (1 + step) / (10 + step))
-        torch._foreach_lerp_(averages, [parameter.detach() for parameter in parameters], 1 - decay)
+        _follow(averages, values, min(config.average, (1 + step) / (10 + step)))
         losses.append(loss.item())
-    with torch.no_grad():
-        torch._foreach_copy_(parameters, averages)
+    _follow(values, averages, decay=0.0)
     model.eval()
     last = losses[-max(1, len(losses) // 10) :]
     return sum(last) / len(last)
@@ -162,7 +162,7 @@ def sample(model: nn.Module, labels: Tensor, config: SamplingConfig, seed: int) 
     x = torch.randn((len(labels), 1, 8, 8), generator=generator)
     both = torch.cat([labels, torch.full_like(labels, NO_LABEL)])
     times = torch.linspace(1.0, 0.0, config.steps + 1)
-    for now, after in zip(times[:-1], times[1:], strict=True):
+    for now, after in itertools.pairwise(times):
         velocity = model(torch.cat([x, x]), now.repeat(len(both)), both)
         guided, free = velocity.chunk(2)
         guided = free + config.guidance * (guided - free)
@@ -177,3 +177,9 @@ def sample(model: nn.Module, labels: Tensor, config: SamplingConfig, seed: int) 
 def _relative_rate(step: int, config: TrainingConfig) -> float:
     """Return the learning rate at a step as a fraction of its peak."""
     return min(1.0, (step + 1) / config.warm_up) * (1 + math.cos(math.pi * step / config.steps)) / 2
+
+
+def _follow(averages: list[Tensor], values: list[Tensor], decay: float) -> None:
+    """Move each average towards its value; decay 0 moves it all the way."""
+    for average, value in zip(averages, values, strict=True):
+        average.lerp_(value, 1 - decay)

@@ -114,7 +114,8 @@ class DiTBlock(nn.Module):
         shift1, scale1, gate1, shift2, scale2, gate2 = parts
         x = x + gate1 * self.attn(self.norm1(x) * (1 + scale1) + shift1)
         hidden = functional.gelu(self.fc1(self.norm2(x) * (1 + scale2) + shift2), approximate="tanh")
-        return x + gate2 * self.fc2(hidden)
+        updated: Tensor = x + gate2 * self.fc2(hidden)
+        return updated
 
 
 class DiT(nn.Module):
@@ -137,9 +138,7 @@ class DiT(nn.Module):
         self.position = nn.Parameter(torch.empty(1, side * side, config.width))
         self.time = TimestepEmbedding(config.width)
         self.label = nn.Embedding(config.classes + 1, config.width)
-        self.blocks = nn.ModuleList(
-            DiTBlock(config.width, config.heads, config.mlp_ratio) for _ in range(config.depth)
-        )
+        self.blocks = nn.ModuleList(DiTBlock(config.width, config.heads, config.mlp_ratio) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width, elementwise_affine=False, eps=1e-6)
         self.modulation = nn.Linear(config.width, 2 * config.width)
         self.out = nn.Linear(config.width, config.patch_size**2 * config.channels)

@@ -1,8 +1,7 @@
-"""How good generated digits are, and the figures that say so."""
+"""How good generated digits are."""
 
 import itertools
 import statistics
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,29 +12,11 @@ from torch import nn
 from graphopt.demo.classifier import DigitClassifier, accuracy
 from graphopt.demo.diffusion import SamplingConfig, TrainingConfig, diffusion_loss, noised_batches, sample
 from graphopt.demo.digits import CLASSES, LabelledImages
+from graphopt.demo.spread import Spread, summarise
 
 Matrix = NDArray[np.float64]
 
 _LOSS_SEED = 1_000_003
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Mean and sample standard deviation of a figure over seeds.
-
-    Attributes:
-        mean: The mean.
-        deviation: The standard deviation; None for a single value.
-    """
-
-    mean: float
-    deviation: float | None = None
-
-    @classmethod
-    def of(cls, values: Iterable[float]) -> "Spread":
-        """Summarise one or more values."""
-        found = list(values)
-        return cls(statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else None)
 
 
 def frechet_distance(first: Matrix, second: Matrix) -> float:
@@ -102,11 +83,6 @@ class Judge:
     @torch.no_grad()
     def _features(self, data: LabelledImages) -> Matrix:
         return self.classifier.features(data.images).numpy().astype(np.float64)
-
-
-def summarise(scores: list[dict[str, float]]) -> dict[str, Spread]:
-    """Summarise figures of the same names over seeds."""
-    return {name: Spread.of(score[name] for score in scores) for name in scores[0]}
 
 
 def _covariance(features: Matrix) -> Matrix:

@@ -9,7 +9,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from graphopt.demo.quality import Spread
+from graphopt.demo.spread import Spread
 from graphopt.exporters.atomic import atomic_file
 
 
@@ -42,11 +42,13 @@ class Figure:
         title: Head of its column.
         template: Format of one number, such as ``{:.2f}``.
         scale: What the number is multiplied by before.
+        lower_is_better: Whether smaller means better.
     """
 
     title: str
     template: str
     scale: float = 1.0
+    lower_is_better: bool = False
 
     def show(self, spread: Spread | None) -> str:
         """Return mean ± deviation, the mean alone where there is one value, or nothing for None."""
@@ -66,7 +68,7 @@ class DemoReport:
         title: What was done, in one line.
         rows: The variants, the original first.
         figures: The quality columns by the names they have in the rows.
-        findings: Claims that the run has checked, by name.
+        findings: What was compared in the run, and how it came out.
         notes: How it was measured, one line each.
         files: What was written, by name.
         seconds: How long each part took.
@@ -75,7 +77,7 @@ class DemoReport:
     title: str
     rows: tuple[Row, ...]
     figures: Mapping[str, Figure]
-    findings: Mapping[str, bool] = field(default_factory=dict)
+    findings: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     files: Mapping[str, Path] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -99,7 +101,8 @@ class DemoReport:
             table.add_column(title, justify="right")
         first = self.rows[0]
         for row in self.rows:
-            table.add_row(*_cells(row, first), *(item.show(row.quality.get(name)) for name, item in self.figures.items()))
+            quality = (item.show(row.quality.get(name)) for name, item in self.figures.items())
+            table.add_row(*_cells(row, first), *quality)
         return table
 
     def save(self, path: Path) -> None:

@@ -32,7 +32,7 @@ def inspection_tables(inspection: Inspection) -> Iterator[RenderableType]:
     """Yield what could be pruned, what is frozen, and the totals."""
     total = inspection.totals
     title = f"{inspection.model}: {len(inspection.groups)} coupling groups"
-    groups = _table(title, ("group", "kind"), ("size", "members", "parameters/unit", "half saves parameters", "MACs"))
+    groups = _table(title, ("group", "kind"), ("size", "members", "parameters/unit", "half: parameters", "half: MACs"))
     groups.add_column("marks")
     for group in inspection.groups:
         groups.add_row(

@@ -178,3 +178,13 @@ def run(script: list[Step]) -> World:
     for step in script:
         step.run(world)
     return world
+
+
+def units(world: World) -> set[frozenset[tuple[int, int]]]:
+    """What can be removed: for each free atom the positions (term, index) that fall with it."""
+    found: dict[tuple[int, int], set[tuple[int, int]]] = {}
+    for number, dim in enumerate(world.terms):
+        for index, labels in enumerate(denote(world.algebra.resolve(dim))):
+            for label in labels:
+                found.setdefault(label, set()).add((number, index))
+    return {frozenset(places) for places in found.values()}
