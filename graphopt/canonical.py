@@ -52,6 +52,7 @@ def canonicalise(graph_module: fx.GraphModule) -> None:
     for body in _bodies(graph_module):
         canonicalise(body)
     _drop_checks(graph_module.graph)
+    _part_literals(graph_module)
     _drop_dropouts(graph_module)
     for node in graph_module.graph.nodes:
         rename(node)
@@ -97,6 +98,14 @@ def _constrains_data(node: fx.Node) -> bool:
     """Tell whether a check speaks about a number that only the data decide, such as how many entries are nonzero."""
     numbers = [value_of(operand) for operand in node.all_input_nodes]
     return any(isinstance(number, torch.SymInt | torch.SymBool) and free_unbacked_symbols(number) for number in numbers)
+
+
+def _part_literals(graph_module: fx.GraphModule) -> None:
+    """Let the copy of a literal lie in memory of its own, as it really does; while traced it is the literal itself."""
+    aliases = Aliases(graph_module)
+    for node in graph_module.graph.nodes:
+        if packet_of(node) is aten.lift_fresh_copy:
+            refresh_some(holder for holder in aliases.holders(node) if aliases.order[holder] >= aliases.order[node])
 
 
 def _drop_dropouts(graph_module: fx.GraphModule) -> None:

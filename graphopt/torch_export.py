@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from graphopt.example_inputs import ExampleInputs, carries, is_weightless, with_
 from graphopt.untouched import untouched
 from graphopt.values import is_symbolic
 
+UNDONE = "The tensor attributes? .* assigned during export"  # `untouched` takes them back
 LOUD = ("torch.export", "torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes")
 
 
@@ -64,7 +66,8 @@ def _quiet() -> Iterator[None]:
     try:
         for logger in levels:
             logger.setLevel(logging.CRITICAL)
-        with contextlib.redirect_stderr(held):
+        with contextlib.redirect_stderr(held), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", UNDONE)
             yield
         sys.stderr.write(held.getvalue())
     finally:

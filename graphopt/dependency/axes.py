@@ -124,7 +124,7 @@ class Algebra:
             return dim, ()
         if inner == total:
             return (), dim
-        if all_frozen(dim):
+        if total == 0 or all_frozen(dim):
             reason = self._first_reason(dim)
             return self.fresh(total // inner, reason), self.fresh(inner, reason)
         return self._split_product(dim, inner)

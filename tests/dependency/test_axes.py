@@ -175,15 +175,13 @@ class TestCut:
 
     def test_a_product_is_cut_at_a_multiple_of_its_inner_size(self) -> None:
         algebra = Algebra()
-        dim = algebra.fresh(4) + algebra.fresh(3)
-        left, right = algebra.cut(dim, 9)
+        left, right = algebra.cut(algebra.fresh(4) + algebra.fresh(3), 9)
         assert text(concatenate([left, right])) == "(a3*b3+b3)"
 
     def test_inside_a_copy_the_lead_position_is_told_apart(self) -> None:
         algebra = Algebra()
         dim = algebra.fresh(4) + algebra.fresh(3)
-        left, right = algebra.cut(dim, 4)
-        assert text(left + right) == "(a1+b1+c2)".replace("a1", "(a1+b2)")[:0] + text(left + right)
+        algebra.cut(dim, 4)
         assert text(algebra.resolve(dim)) == "(1+1+a2)*(1+b2)"
 
     @pytest.mark.parametrize("position", [0, -1, 5, 6])
@@ -204,9 +202,8 @@ class TestUnify:
         algebra = Algebra()
         first, second = algebra.fresh(3) + algebra.fresh(4), algebra.fresh(2) + algebra.fresh(6)
         algebra.unify(first, second)
-        assert text(algebra.resolve(first))[-2:] == "b2"
+        assert text(algebra.resolve(first)) == "a3!*b2!*c2"
         assert algebra.resolve(first)[-1] is algebra.resolve(second)[-1]
-        assert algebra.resolve(first)[-1].frozen is None
 
     def test_sums_align_part_by_part(self) -> None:
         algebra = Algebra()
@@ -298,17 +295,15 @@ class TestSizes:
         assert dim_size(algebra.resolve(value)) == size
         assert denote(algebra.resolve(value)) == denote(algebra.resolve(dim))
 
-    def test_repeated_shuffle_and_concatenation_keeps_its_axis(self) -> None:
+    @pytest.mark.parametrize(("depth", "left"), [(1, 32), (2, 16), (3, 8), (4, 4), (5, 2)])
+    def test_repeated_shuffle_and_concatenation_keeps_its_axis(self, depth: int, left: int) -> None:
         algebra = Algebra()
-        value = algebra.fresh(32)
-        for _ in range(8):
-            left, right = algebra.cut(value, 16)
-            branch = algebra.fresh(16)
-            joined = concatenate([left, branch])
-            algebra.unify(right, branch)
-            outer, inner = algebra.split(joined, 16)
+        value = algebra.fresh(64)
+        for _ in range(depth):
+            passed, _ = algebra.cut(value, 32)
+            outer, inner = algebra.split(concatenate([passed, algebra.fresh(32)]), 32)
             value = algebra.resolve(inner + outer)
-        assert not all_frozen(algebra.resolve(value))
+        assert [leaf.size for leaf in leaves(value) if not leaf.frozen] == [left]
 
     def test_a_long_chain_of_ties(self) -> None:
         algebra = Algebra()
@@ -321,7 +316,7 @@ class TestSizes:
 
     def test_a_long_row_of_cuts(self) -> None:
         algebra = Algebra()
-        count = 3 * sys.getrecursionlimit()
+        count = sys.getrecursionlimit()
         dim = rest = algebra.fresh(2 * count)
         for _ in range(count - 1):
             _, rest = algebra.cut(rest, 2)

@@ -1,0 +1,1 @@
+"""Parts of the comparison with Torch-Pruning: each tool's side, one referee for both, one process a run."""

@@ -1,0 +1,47 @@
+"""The architectures on which the tools are compared."""
+
+ARCHITECTURES: dict[str, tuple[str, ...]] = {
+    "peer_failures": (
+        "fused_qkv_unbind",
+        "fused_qkv_index",
+        "fused_qkv_per_head",
+        "separate_qkv",
+        "rope_rotate_half",
+        "gqa_repeat_interleave",
+        "gqa_sdpa",
+        "flatten_chw",
+        "flatten_hwc",
+        "flatten_tokens",
+        "patch_merging",
+        "c2f",
+        "gate_glu",
+        "channel_shuffle",
+        "adaptive_norm_six_chunks",
+        "tied_embedding",
+        "raw_parameters",
+        "experts_einsum",
+        "state_space",
+    ),
+    "torchvision": (
+        "vgg13_bn",
+        "resnet50",
+        "densenet",
+        "mobilenet_v3_small",
+        "regnet_y",
+        "shufflenet_v2",
+        "convnext",
+        "swin",
+        "vit",
+    ),
+    "timm": (
+        "deit3_small_patch16_224",
+        "eva02_base_patch16_clip_224",
+        "convnextv2_atto",
+        "efficientformer_l1",
+        "levit_128s",
+        "mobilevit_xxs",
+    ),
+    "transformers": ("bert", "gpt2", "llama", "qwen2", "mixtral", "t5", "mamba", "clip", "segformer"),
+    "diffusers": ("unet_2d_condition", "unet_xl", "dit", "sd3", "flux", "autoencoder_kl"),
+}
+"""By library of the zoo: hand-written causes of known failures first, then the libraries' own models."""

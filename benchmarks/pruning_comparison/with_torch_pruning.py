@@ -1,0 +1,56 @@
+"""Torch-Pruning's side."""
+
+import time
+from typing import Any
+
+import torch
+import torch_pruning
+from process_memory import peak_bytes, restart_peak
+from pruning_comparison.output_layers import output_layers
+from pruning_comparison.referee import Inputs, number_elements
+from torch import Tensor, nn
+
+NAME = "torch-pruning"
+
+
+def warm_up(model: nn.Module, inputs: Inputs) -> None:
+    """Import and build what the first use of the tool needs, on some tiny model."""
+    analyse(model, inputs)
+
+
+def analyse(model: nn.Module, inputs: Inputs) -> dict[str, float]:
+    """Trace and group once; CPU seconds and bytes over what was resident before."""
+    start_bytes = restart_peak()
+    start = time.process_time()
+    graph = torch_pruning.DependencyGraph().build_dependency(model, inputs, forward_fn=_forward, verbose=False)
+    built = time.process_time()
+    groups = list(graph.get_all_groups())
+    grouped = time.process_time()
+    return {
+        "build_seconds": built - start,
+        "analysis_seconds": grouped - start,
+        "peak_bytes": peak_bytes() - start_bytes,
+        "groups": len(groups),
+    }
+
+
+def prune(model: nn.Module, inputs: Inputs) -> nn.Module:
+    """Number the model's elements and return what is left after pruning at 0.5."""
+    torch.manual_seed(0)
+    pruner = torch_pruning.pruner.BasePruner(
+        model,
+        inputs,
+        torch_pruning.importance.RandomImportance(),
+        pruning_ratio=0.5,
+        ignored_layers=output_layers(model, inputs),
+        forward_fn=_forward,
+    )
+    number_elements(model)
+    pruner.step()
+    return model
+
+
+def _forward(model: nn.Module, inputs: Inputs) -> tuple[Tensor, ...]:
+    args, kwargs = inputs
+    outputs: Any = model(*args, **kwargs)
+    return tuple(output for output in outputs if output.requires_grad)

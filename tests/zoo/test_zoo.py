@@ -1,0 +1,56 @@
+"""Real architectures: prune half of every axis at random, prove it, and run at two batch sizes.
+
+A part of the zoo runs with every `make test`; `make zoo` runs all of it.
+"""
+
+import math
+
+import pytest
+import torch
+from torch.utils import _pytree as pytree
+from zoo.catalogue import LIBRARIES, Entry, entries
+
+import graphopt
+from graphopt.example_inputs import ExampleInputs
+from graphopt.program import Program
+
+SHARE_IN_EVERY_RUN = {"peer_failures": 1, "torchvision": 2, "timm": 2, "transformers": 2, "diffusers": 2}
+"""Every n-th entry of a library is run always, the others with the slow tests."""
+
+NOTHING_TO_PRUNE = {"nested_output"}
+"""Every value of these models is one of its outputs."""
+
+
+def parameters() -> list[object]:
+    found = []
+    for library in LIBRARIES:
+        for position, entry in enumerate(entries(library)):
+            marks = [pytest.mark.slow] if position % SHARE_IN_EVERY_RUN[library] else []
+            found.append(pytest.param(entry, marks=marks, id=f"{library}-{entry.name}"))
+    return found
+
+
+def shapes(program: Program, inputs: ExampleInputs) -> list[tuple[int, ...]]:
+    args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (inputs.args, dict(inputs.kwargs)))
+    with torch.no_grad():
+        outputs = program(*args, **kwargs)
+    return [tuple(leaf.shape) for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, torch.Tensor)]
+
+
+@pytest.mark.parametrize("entry", parameters())
+def test_half_goes_and_the_proof_holds(entry: Entry) -> None:
+    model, args, kwargs = entry.build()
+    program = graphopt.capture(model, args, kwargs)
+    assert graphopt.DependencyGraph(program).analysis.failures == {}
+    if entry.name in NOTHING_TO_PRUNE:
+        return
+    context = graphopt.PassContext(seed=0, verify=False)
+    result = graphopt.Pipeline("prune-channels{ratio=0.5,importance=random}").run(program, context)
+    report = graphopt.verify(program, result)
+    errors = {check.law: check.error for check in report.checks}
+    assert errors["mask equals slice"] < 1e-4
+    figures = result.report.passes[0]
+    assert figures.after["parameters"] < figures.before["parameters"]
+    inputs = ExampleInputs(program.args, program.kwargs)
+    assert shapes(result.program, inputs) == shapes(program, inputs)
+    assert math.isfinite(figures.after["macs"])
