@@ -22,10 +22,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     modules = list(model.modules())
     attributes = [dict(module.__dict__) for module in modules]
     contents = [
-        (container, container.copy())
-        for held in attributes
-        for container in held.values()
-        if type(container) in PLAIN
+        (container, container.copy()) for held in attributes for container in held.values() if type(container) in PLAIN
     ]
     try:
         yield

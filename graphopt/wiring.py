@@ -1,8 +1,8 @@
 """A graph's tensors and wiring as lines of text that do not depend on names of values or on weights."""
 
 import hashlib
+import itertools
 from collections.abc import Iterator
-from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ def fingerprint(graph_module: fx.GraphModule) -> str:
 
 def first_difference(left: fx.GraphModule, right: fx.GraphModule) -> str | None:
     """Return the first tensor or operator in which two graphs differ, or None where their fingerprints agree."""
-    for one, other in zip_longest(_lines(left), _lines(right), fillvalue="nothing more"):
+    for one, other in itertools.zip_longest(_lines(left), _lines(right), fillvalue="nothing more"):
         if one != other:
             return f"{one} against {other}"
     return None
@@ -56,6 +56,7 @@ def _lines(graph_module: fx.GraphModule) -> Iterator[str]:
 
 def _operator_lines(graph_module: fx.GraphModule, depth: int) -> Iterator[str]:
     numbers: dict[fx.Node, str] = {}
+    count = itertools.count()
     for node in graph_module.graph.nodes:
         body = submodule_of(graph_module, node)
         if body is not None:
@@ -64,7 +65,7 @@ def _operator_lines(graph_module: fx.GraphModule, depth: int) -> Iterator[str]:
         elif node.op == "get_attr":
             numbers[node] = f"${node.target}"
         else:
-            numbers[node] = f"%{len(numbers)}"
+            numbers[node] = f"%{next(count)}"
             yield f"operator {'  ' * depth}{numbers[node]} = {_call(node, numbers)}"
 
 

@@ -84,7 +84,9 @@ def test_the_model_is_left_as_it_was() -> None:
     model.bn.eval()
     model.conv.weight.grad = torch.ones_like(model.conv.weight)
     flags = {name: module.training for name, module in model.named_modules()}
-    before = {name: (id(value), value._version, value.clone()) for name, value in model.state_dict(keep_vars=True).items()}
+    before = {
+        name: (id(value), value._version, value.clone()) for name, value in model.state_dict(keep_vars=True).items()
+    }
     program = capture(model, (torch.randn(2, 3, 8, 8),))
     program(*program.args).sum().backward()
     assert {name: module.training for name, module in model.named_modules()} == flags
@@ -251,7 +253,7 @@ def test_the_callers_inputs_bear_no_marks() -> None:
 
 def test_errors_that_come_before_tracing() -> None:
     x = torch.randn(2, 4)
-    with pytest.raises(CaptureError, match="the model is a function, wanted an nn.Module"):
+    with pytest.raises(CaptureError, match=r"the model is a function, wanted an nn\.Module"):
         capture(lambda x: x, (x,))
     with pytest.raises(CaptureError, match=r"args is a Tensor, wanted a tuple .* pass \(x,\) for one"):
         capture(Optional(), x)
@@ -273,7 +275,7 @@ def test_a_model_that_raises_is_told_from_one_that_cannot_be_captured() -> None:
 
     with pytest.raises(CaptureError) as caught:
         capture(Flexible(forward), (torch.randn(2, 4),))
-    where = f"({__file__}:{line_of(forward, 'raise KeyError')}: raise KeyError(\"no such thing\"))"
+    where = f'({__file__}:{line_of(forward, "raise KeyError")}: raise KeyError("no such thing"))'
     assert str(caught.value) == (
         f"Flexible.forward raises on the example inputs: KeyError: 'no such thing' {where}; make the model run on "
         "these inputs, then capture again"
@@ -353,7 +355,7 @@ def test_recapture_keeps_ties_and_drops_what_lost_its_reader() -> None:
     module = program.module()
     read = {str(node.target) for node in module.graph.find_nodes(op="get_attr")}
     name = "a" if "a.weight" in read else "b"
-    setattr(module.get_submodule(name), "weight", nn.Parameter(torch.eye(4)))
+    module.get_submodule(name).weight = nn.Parameter(torch.eye(4))
     last = next(node for node in module.graph.nodes if node.name == "linear_2")
     last.replace_all_uses_with(last.args[0])
     result = recapture(module, program.args, program.kwargs, program)

@@ -5,6 +5,7 @@ weights. What is left in each parameter then tells exactly which elements the to
 pruned model as weights, all others are zeroed in the original, and the two must agree.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -126,7 +127,11 @@ def _distance(whole: list[Tensor], wanted: list[Tensor], found: list[Tensor]) ->
         effects.append(change / (_norm(before) or 1.0))
         scale = min(change, _norm(masked) or change)
         errors.append(difference / scale if scale else (float("inf") if difference else 0.0))
-    return max(errors), max(effects)
+    return _largest(errors), _largest(effects)
+
+
+def _largest(numbers: list[float]) -> float:
+    return math.nan if any(math.isnan(number) for number in numbers) else max(numbers)
 
 
 def _norm(tensor: Tensor) -> float:

@@ -4,6 +4,7 @@ import time
 
 import graphopt
 from graphopt.dependency.registry import rule_table
+from graphopt.rewrite.replay import replay
 from process_memory import peak_bytes, restart_peak
 from pruning_comparison.referee import Inputs, number_elements
 from torch import nn
@@ -34,8 +35,9 @@ def analyse(model: nn.Module, inputs: Inputs) -> dict[str, float]:
 
 
 def prune(model: nn.Module, inputs: Inputs) -> nn.Module:
-    """Number the model's elements and return what is left after pruning at 0.5."""
+    """Choose by magnitude at 0.5, then number the model's elements and return what is left of them."""
     program = graphopt.capture(model, *inputs)
-    number_elements(model)
-    pipeline = graphopt.Pipeline("prune-channels{ratio=0.5,importance=random}")
-    return pipeline.run(program, graphopt.PassContext(verify=False)).module()
+    pipeline = graphopt.Pipeline("prune-channels{ratio=0.5}")
+    result = pipeline.run(program, graphopt.PassContext(verify=False))
+    number_elements(model)  # the program's parameters lie in the same storage
+    return replay(result.plan, program).module()

@@ -1,9 +1,9 @@
 """Torch-Pruning's side."""
 
+import itertools
 import time
 from typing import Any
 
-import torch
 import torch_pruning
 from process_memory import peak_bytes, restart_peak
 from pruning_comparison.output_layers import output_layers
@@ -35,18 +35,23 @@ def analyse(model: nn.Module, inputs: Inputs) -> dict[str, float]:
 
 
 def prune(model: nn.Module, inputs: Inputs) -> nn.Module:
-    """Number the model's elements and return what is left after pruning at 0.5."""
-    torch.manual_seed(0)
+    """Choose by magnitude at 0.5, then number the model's elements and return what is left of them.
+
+    All scores are computed before the first group is given out.
+    """
     pruner = torch_pruning.pruner.BasePruner(
         model,
         inputs,
-        torch_pruning.importance.RandomImportance(),
+        torch_pruning.importance.GroupMagnitudeImportance(),
         pruning_ratio=0.5,
         ignored_layers=output_layers(model, inputs),
         forward_fn=_forward,
     )
+    groups = pruner.step(interactive=True)
+    chosen = list(itertools.islice(groups, 1))
     number_elements(model)
-    pruner.step()
+    for group in itertools.chain(chosen, groups):
+        group.prune()
     return model
 
 

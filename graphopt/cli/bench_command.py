@@ -10,7 +10,7 @@ from graphopt.cli.options import AsJson, ModelOverride, ResultFolder, Traceback
 from graphopt.cli.saved import STEPS, load_saved
 from graphopt.cli.screen import Screen
 from graphopt.report.benchmark import benchmark
-from graphopt.report.tables import benchmark_table
+from graphopt.report.tables import benchmark_tables
 
 WITHOUT_ONNX = "ONNX Runtime was not measured: its packages are not installed; pip install 'graphopt[onnx]'"
 
@@ -18,9 +18,9 @@ WITHOUT_ONNX = "ONNX Runtime was not measured: its packages are not installed; p
 def bench(
     folder: ResultFolder,
     model: ModelOverride = None,
-    repeats: Annotated[int, typer.Option(help="Timed rounds.")] = 20,
+    repeats: Annotated[int, typer.Option(min=2, help="Timed rounds.")] = 20,
     threads: Annotated[
-        int | None, typer.Option(help="Threads that one operator may use; torch's own choice by default.")
+        int | None, typer.Option(min=1, help="Threads that one operator may use; torch's own choice by default.")
     ] = None,
     no_onnx: Annotated[bool, typer.Option("--no-onnx", help="Measure torch alone.")] = False,
     as_json: AsJson = False,
@@ -34,4 +34,4 @@ def bench(
         found = benchmark(result, repeats=repeats, threads=threads, onnx=installed and not no_onnx)
         if not installed:
             found = replace(found, notes=(*found.notes, WITHOUT_ONNX))
-        screen.show(found.to_dict(), benchmark_table(found))
+        screen.show(found.to_dict(), *benchmark_tables(found))

@@ -51,7 +51,9 @@ def optimize(
         str | None, typer.Option(metavar="FILE.py:NAME", help="A function of (output, batch) that returns a scalar.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
-    fuel: Annotated[int | None, typer.Option(help="Stop after so many rewrites, to find one that goes wrong.")] = None,
+    fuel: Annotated[
+        int | None, typer.Option(min=0, help="Stop after so many rewrites, to find one that goes wrong.")
+    ] = None,
     no_verify: Annotated[bool, typer.Option("--no-verify", help="Skip the proof that follows each pass.")] = False,
     as_json: AsJson = False,
     traceback: Traceback = False,

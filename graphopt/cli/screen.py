@@ -16,8 +16,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from graphopt.errors import GraphoptError
 
-WIDTH = 160
-"""Columns of a table that is not written to a terminal, unless the variable COLUMNS says otherwise."""
+WIDTH = 1000
+"""Columns that a table may take where it is not written to a terminal, so that every entry stays on one line."""
 
 FAILED = 1
 INTERRUPTED = 130
@@ -85,7 +85,7 @@ class Screen:
             self._progress = self._block.enter_context(_progress())
             self._task = self._progress.add_task(description, total=self._steps)
         else:
-            self._progress.update(self._task, description=description, advance=1)
+            self._progress.update(self._task, description=description, advance=1, refresh=True)
 
     def show(self, document: Mapping[str, Any], *renderables: RenderableType) -> None:
         """Write the result of the command.

@@ -61,8 +61,10 @@ def embedding_loss(output: Tensor, batch: Batch) -> Tensor:
     return functional.mse_loss(output, batch.target)
 
 
-def distil(encoder: nn.Module, tokens: Tokens, embeddings: Tensor, config: DistillationConfig, description: str) -> None:
-    """Train an encoder in place to give known embeddings.
+def distil(
+    encoder: nn.Module, tokens: Tokens, embeddings: Tensor, config: DistillationConfig, description: str
+) -> None:
+    """Train an encoder in place to give known embeddings; its vocabulary tables stay as they are.
 
     Args:
         encoder: Called as ``encoder(input_ids, attention_mask)``.
@@ -71,6 +73,8 @@ def distil(encoder: nn.Module, tokens: Tokens, embeddings: Tensor, config: Disti
         config: Steps, rate and seed.
         description: Text in front of the progress bar.
     """
+    for name, parameter in encoder.named_parameters():
+        parameter.requires_grad_("embeddings." not in name)
     parameters = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.0)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)

@@ -22,7 +22,7 @@ TensorKey = tuple[int, int, tuple[int, ...], tuple[int, ...]]
 def tensor_key(tensor: Tensor) -> TensorKey:
     """What makes two tensors the same: storage, offset, shape and stride (on meta too, where addresses are equal)."""
     storage = tensor.untyped_storage()
-    return (storage._cdata, tensor.storage_offset(), tuple(tensor.shape), tuple(tensor.stride()))
+    return (storage._cdata, int(tensor.storage_offset()), tuple(tensor.shape), tuple(tensor.stride()))
 
 
 @dataclass(frozen=True)

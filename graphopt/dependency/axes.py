@@ -311,7 +311,7 @@ class Algebra:
             return
         if dim_size(first) != dim_size(second):
             raise ValueError(f"dimensions of {dim_size(first)} and {dim_size(second)} cannot be one")
-        if all_frozen(first):
+        if all_frozen(first) or dim_size(first) == 0:
             self.freeze(second, self._first_reason(first))
         elif all_frozen(second):
             self.freeze(first, self._first_reason(second))

@@ -12,7 +12,7 @@ from graphopt.dependency.axes import Algebra
 from graphopt.dependency.terms import Dim, Reason, Sum, all_frozen, concatenate, dim_size, same
 
 Dims: TypeAlias = list[Dim]
-Output: TypeAlias = "Dims | list[Output] | None"
+Output: TypeAlias = "Sequence[Dim] | Sequence[Output] | None"
 Path: TypeAlias = tuple[str, int | None]
 
 
@@ -54,7 +54,7 @@ class Facts:
         self.dims: dict[fx.Node, Any] = {}
         self.bakes: dict[fx.Node, dict[Path, Dim]] = {}
         self.selects: set[fx.Node] = set()
-        self.contractions: dict[fx.Node, list[tuple[str, int, Dim]]] = {}
+        self.contractions: dict[fx.Node, list[tuple[fx.Node, int, Dim]]] = {}
         self.statistics: dict[fx.Node, list[Dim]] = {}
         self.explicits: dict[fx.Node, list[tuple[str, float, Dim]]] = {}
         self.divisors: list[tuple[Dim, int]] = []
@@ -73,9 +73,7 @@ class Ties:
         out_shape: shape of the output; a list of shapes where there are several.
     """
 
-    def __init__(
-        self, node: fx.Node, algebra: Algebra, facts: Facts, omit: int | None = None
-    ) -> None:
+    def __init__(self, node: fx.Node, algebra: Algebra, facts: Facts, omit: int | None = None) -> None:
         self.node = node
         self._algebra = algebra
         self._facts = facts
@@ -141,8 +139,10 @@ class Ties:
 
     def is_tensor(self, item: object) -> bool:
         """Whether an argument is a node that holds a tensor."""
-        return isinstance(item, fx.Node) and isinstance(item.meta.get("val"), torch.Tensor | None) and (
-            item in self._facts.dims
+        return (
+            isinstance(item, fx.Node)
+            and isinstance(item.meta.get("val"), torch.Tensor | None)
+            and (item in self._facts.dims)
         )
 
     def tensors(self) -> list[fx.Node]:
@@ -205,10 +205,10 @@ class Ties:
         for dim in dims:
             self._algebra.mark(dim, "statistic")
 
-    def contract(self, name: str, axis: int) -> None:
+    def contract(self, operand: str | fx.Node, axis: int) -> None:
         """State that two activations are contracted over a dimension of this operand."""
-        dim = self.dims(name)[axis]
-        self._facts.contractions.setdefault(self.node, []).append((name, axis, dim))
+        node = self._arguments[operand] if isinstance(operand, str) else operand
+        self._facts.contractions.setdefault(self.node, []).append((node, axis, self.dims(node)[axis]))
 
     def straddles(self, dim: Dim, inner: int) -> bool:
         """Whether parts of a concatenation end inside a block of ``inner``, and regrouping is allowed."""

@@ -30,7 +30,7 @@ class ZeroPropagation:
         self._analysis = analysis
         self._held: dict[fx.Node, ZeroSet] = {}
         self.zero: dict[fx.Node, ZeroSet] = {}
-        self.residues: dict[fx.Node, list[tuple[str, int]]] = {}
+        self.residues: dict[fx.Node, list[tuple[fx.Node, int]]] = {}
         self.residue_leaves: set[Leaf] = set()
         self._spared = self._spared_attributes()
         for node in analysis.order:
@@ -133,12 +133,12 @@ class ZeroPropagation:
 
     def _check(self, node: fx.Node) -> None:
         """Where a contraction runs over an axis that none of its operands is zero on, zeros do not do."""
-        for name, axis, dim in self._analysis.facts.contractions.get(node, ()):
+        for operand, axis, dim in self._analysis.facts.contractions.get(node, ()):
             ties = Ties(node, self._analysis.algebra, self._analysis.facts)
             known = frozenset().union(*(self.zero.get(item, NOTHING) for item in ties.tensors()))
             free = {leaf for leaf in leaves(self._analysis.algebra.resolve(dim)) if leaf.frozen is None}
             if free - known:
-                self.residues.setdefault(node, []).append((name, axis))
+                self.residues.setdefault(node, []).append((operand, axis))
                 self.residue_leaves |= free - known
 
 

@@ -60,9 +60,7 @@ class VerificationReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as values that JSON knows."""
-        return {
-            "checks": [{"law": check.law, "error": check.error, "detail": check.detail} for check in self.checks]
-        }
+        return {"checks": [{"law": check.law, "error": check.error, "detail": check.detail} for check in self.checks]}
 
     def __str__(self) -> str:
         return "\n".join(f"{check.law}: error {check.error:.2e} ({check.detail})" for check in self.checks)
@@ -178,9 +176,7 @@ def _replay(origin: Program, rewritten: Program, plan: Plan, *, trained: bool) -
     if mine != theirs:
         raise VerificationError("replay: the plan gives tensors of other shapes than the result's")
     if not trained:
-        for one, other in zip(
-            _outputs(rewritten, _inputs(origin)), _outputs(again, _inputs(origin)), strict=True
-        ):
+        for one, other in zip(_outputs(rewritten, _inputs(origin)), _outputs(again, _inputs(origin)), strict=True):
             if not _equal(one, other):
                 raise VerificationError("replay: the plan gives other outputs than the result")
     return Check("replay", 0.0, "plan to JSON and back, replayed on the original")

@@ -11,7 +11,6 @@ from graphopt.assembly import Attribute
 from graphopt.dependency.graph import DependencyGraph
 from graphopt.dependency.placement import BoolArray, kept_mask
 from graphopt.dependency.terms import Dim, Leaf
-from graphopt.dependency.ties import named_arguments
 from graphopt.rewrite.copying import GraphCopy
 
 Masks = Mapping[Leaf, BoolArray]
@@ -47,8 +46,7 @@ def mask_operands(graph: DependencyGraph, masks: Masks, duplicate: GraphCopy) ->
     """Zero the removed indices of operands that are contracted there without being zero by themselves."""
     facts, resolve = graph.analysis.facts, graph.analysis.algebra.resolve
     for node, operands in graph.zeros.residues.items():
-        for name, axis in operands:
-            operand = named_arguments(node)[name]
+        for operand, axis in operands:
             mask = kept_mask(resolve(facts.dims[operand][axis]), masks)
             if not mask.all():
                 _insert_mask(duplicate, duplicate.nodes[node], duplicate.nodes[operand], axis, mask)

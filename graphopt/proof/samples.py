@@ -34,7 +34,9 @@ class SampleModule(nn.Module):
         self.producers = nn.ParameterList(
             nn.Parameter(torch.randn(math.prod(shape), FEATURES)) for shape in sample.operands
         )
-        self.raw = nn.ParameterDict({name: nn.Parameter(torch.randn(shape)) for name, shape in sample.parameters.items()})
+        self.raw = nn.ParameterDict(
+            {name: nn.Parameter(torch.randn(shape)) for name, shape in sample.parameters.items()}
+        )
         with torch.no_grad():
             outputs = self._outputs(torch.zeros(BATCH, FEATURES))
         self.consumers = nn.ParameterList(nn.Parameter(torch.randn(2, out[0].numel())) for out in outputs)
@@ -121,7 +123,9 @@ def prove_rule(rule: Rule) -> list[AxisProof]:
         raise VerificationError(f"the sample of {rule.target} offers no axis, so its rule is not proved")
     for proof in proofs:
         if not proof.holds:
-            raise VerificationError(f"{rule.target} on axis {proof.axis}: masked and sliced differ, {proof.comparisons}")
+            raise VerificationError(
+                f"{rule.target} on axis {proof.axis}: masked and sliced differ, {proof.comparisons}"
+            )
     return proofs
 
 

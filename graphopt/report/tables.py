@@ -1,5 +1,6 @@
 """Reports as tables for a terminal."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 
@@ -17,6 +18,9 @@ from graphopt.report.inspection import FrozenReason, Inspection
 
 EXAMPLES = 3
 """How many of the things that a reason freezes, or that a pass refused, are named in a table."""
+
+_PACKAGES = re.compile(r"\S*[/\\]site-packages[/\\]")
+"""Where installed packages lie, which every path into one of them begins with."""
 
 _TITLES = {
     "torch_seconds": "torch",
@@ -41,8 +45,8 @@ def inspection_tables(inspection: Inspection) -> Iterator[RenderableType]:
             str(group.size),
             str(group.members),
             short(group.parameters_per_unit),
-            f"{short(group.parameters_of_half)} ({share(group.parameters_of_half, total['parameters'])})",
-            f"{short(group.macs_of_half)} ({share(group.macs_of_half, total['macs'])})",
+            _part(group.parameters_of_half, total["parameters"]),
+            _part(group.macs_of_half, total["macs"]),
             ", ".join(group.marks),
         )
     yield groups
@@ -62,18 +66,17 @@ def report_tables(report: Report, plan: Plan | None) -> Iterator[RenderableType]
         yield _kinds_table(plan)
 
 
-def benchmark_table(found: Benchmark) -> Table:
-    """Return figures before and after, and what the times hold for."""
+def benchmark_tables(found: Benchmark) -> Iterator[RenderableType]:
+    """Yield figures before and after, and what the times hold for."""
     before, after = asdict(found.before), asdict(found.after)
-    table = _before_and_after(found.model, [(name, before[name], after[name]) for name in before])
-    where = f"{found.repeats} interleaved rounds, medians, {_threads(found.threads)}, torch on {found.device}"
-    table.caption = "\n".join((where, *found.notes))
-    return table
+    yield _before_and_after(found.model, [(name, before[name], after[name]) for name in before])
+    yield Text(f"{found.repeats} interleaved rounds, medians, {_threads(found.threads)}, torch on {found.device}")
+    yield from _lines("note", found.notes)
 
 
 def plain_table(title: str, rows: Iterable[tuple[str, str]]) -> Table:
     """Return names and values in two columns."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, show_header=False, title_justify="left")
+    table = Table(title=Text(title), box=box.SIMPLE_HEAD, show_header=False, title_justify="left")
     for row in rows:
         table.add_row(*map(Text, row))
     return table
@@ -84,7 +87,7 @@ def _frozen_table(entries: Sequence[FrozenReason]) -> Table:
     table.add_column("for example", overflow="fold")
     for entry in entries:
         names = dict.fromkeys(f"{axis.tensor}:{axis.dim}" for axis in entry.axes)
-        table.add_row(Text(entry.reason), str(len(entry.axes)), Text(_some(list(names))))
+        table.add_row(Text(_PACKAGES.sub("", entry.reason)), str(len(entry.axes)), Text(_some(list(names))))
     return table
 
 
@@ -121,12 +124,16 @@ def _lines(label: str, lines: Iterable[str]) -> Iterator[Text]:
 
 
 def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
-    table = Table(title=Text(title), box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left")
+    table = Table(title=Text(title), box=box.SIMPLE_HEAD, title_justify="left")
     for name in left:
         table.add_column(name, overflow="fold")
     for name in right:
         table.add_column(name, justify="right", no_wrap=True)
     return table
+
+
+def _part(count: int, whole: int) -> str:
+    return f"{short(count)} ({share(count, whole)})" if whole else short(count)
 
 
 def _some(names: Sequence[str]) -> str:

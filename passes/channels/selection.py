@@ -77,7 +77,9 @@ def select_axes(graph: DependencyGraph, limits: Limits) -> Selection:
 
 def _blocked(choice: _Choice, leaf: Leaf, groups: Mapping[Leaf, Group]) -> str:
     winner = choice.blocked.get(leaf)
-    return f"{groups[winner].id} takes the share of the dimensions they multiply in" if winner in groups else "not chosen"
+    if winner is None:
+        return "other axes take the share of the dimensions that it lies on"
+    return f"{groups[winner].id} takes the share of the dimensions they multiply in"
 
 
 def _refusal(group: Group, limits: Limits, step: int) -> str:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from graphopt.dependency.axes import MAX_ALIGNMENT_STEPS, Algebra
 from graphopt.dependency.terms import Dim, Leaf, Reason, Sum, all_frozen, concatenate, dim_size, leaves, same
 
-MANY = settings(max_examples=10 * settings().max_examples)
+MANY = settings(max_examples=5 * settings().max_examples)
 NUMBERS = st.integers(0, 40)
 SECONDS = 5.0
 

@@ -95,9 +95,7 @@ def mv(t: Ties) -> Dims:
     return product(t, "self", "vec")
 
 
-@coupling_rule(
-    "aten.baddbmm.default", sample=Sample(lambda x, y, z: torch.baddbmm(z, x, y), ((5, 6), (6, 4), (5, 4)))
-)
+@coupling_rule("aten.baddbmm.default", sample=Sample(lambda x, y, z: torch.baddbmm(z, x, y), ((5, 6), (6, 4), (5, 4))))
 def baddbmm(t: Ties) -> Dims:
     """``input + batch1 @ batch2``."""
     return t.broadcast(product(t, "batch1", "batch2"), t.dims("self"))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from collections.abc import Callable
+
+from torch import Tensor, nn
 
 from graphopt.dependency.registry import Sample, coupling_rule
 from graphopt.dependency.terms import Dim, dim_size
@@ -70,7 +71,17 @@ def transposed(t: Ties) -> Dims:
     return [t.resolve(dim) for dim in (*dims[:channels], out, *_spatial(t, channels + 1))]
 
 
-for _rank, _call in ((1, nn.functional.conv1d), (2, nn.functional.conv2d), (3, nn.functional.conv3d)):
+CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {
+    1: nn.functional.conv1d,
+    2: nn.functional.conv2d,
+    3: nn.functional.conv3d,
+}
+TRANSPOSED: dict[str, tuple[int, Callable[..., Tensor]]] = {
+    "aten.conv_transpose1d.default": (1, nn.functional.conv_transpose1d),
+    "aten.conv_transpose2d.input": (2, nn.functional.conv_transpose2d),
+    "aten.conv_transpose3d.input": (3, nn.functional.conv_transpose3d),
+}
+for _rank, _call in CONVOLUTIONS.items():
     _sample = Sample(
         lambda x, weight, bias, call=_call: call(x, weight, bias, padding=1),
         ((6, *(4,) * _rank),),
@@ -83,19 +94,11 @@ for _rank, _call in ((1, nn.functional.conv1d), (2, nn.functional.conv2d), (3, n
     )
     coupling_rule(f"aten.conv{_rank}d.default", sample=_sample, zeros="affine")(convolution)
     coupling_rule(f"aten.conv{_rank}d.padding", sample=_grouped, zeros="affine")(convolution)
-coupling_rule("aten.convolution.default")(
-    lambda t: transposed(t) if t["transposed"] else convolution(t)
-)
-for _target, _rank, _call in (
-    ("aten.conv_transpose1d.default", 1, nn.functional.conv_transpose1d),
-    ("aten.conv_transpose2d.input", 2, nn.functional.conv_transpose2d),
-    ("aten.conv_transpose3d.input", 3, nn.functional.conv_transpose3d),
-):
+coupling_rule("aten.convolution.default")(lambda t: transposed(t) if t["transposed"] else convolution(t))
+for _target, (_rank, _call) in TRANSPOSED.items():
     _sample = Sample(
         lambda x, weight, bias, call=_call: call(x, weight, bias, stride=2, groups=2),
         ((6, *(3,) * _rank),),
         {"weight": (6, 4, *(2,) * _rank), "bias": (8,)},
     )
     coupling_rule(_target, sample=_sample)(transposed)
-
-__all__ = ["convolution", "torch", "transposed"]

@@ -98,9 +98,9 @@ def clamp_zeros(t: Ties) -> Zeros:
 coupling_rule("aten.clamp.default", sample=Sample(lambda x: torch.clamp(x, -0.3, 0.4)), zeros=clamp_zeros)(unary)
 coupling_rule("aten.clamp_min.default", sample=Sample(lambda x: torch.clamp_min(x, 0.1)), zeros=clamp_zeros)(unary)
 coupling_rule("aten.clamp_max.default", sample=Sample(lambda x: torch.clamp_max(x, 0.4)), zeros=clamp_zeros)(unary)
-coupling_rule(
-    "aten.hardtanh.default", sample=Sample(lambda x: aten.hardtanh.default(x, -0.5, 0.5)), zeros=clamp_zeros
-)(unary)
+coupling_rule("aten.hardtanh.default", sample=Sample(lambda x: aten.hardtanh.default(x, -0.5, 0.5)), zeros=clamp_zeros)(
+    unary
+)
 
 
 def power_zeros(t: Ties) -> Zeros:
@@ -152,10 +152,10 @@ def division(t: Ties) -> Dims:
     return out
 
 
-coupling_rule(
-    "aten.div.Tensor", sample=Sample(lambda x, y: x / (2 + torch.tanh(y)), TWO), zeros="keeps"
-)(division)
-coupling_rule("aten.div.Tensor_mode", "aten.floor_divide.default", "aten.fmod.Tensor", "aten.remainder.Tensor")(division)
+coupling_rule("aten.div.Tensor", sample=Sample(lambda x, y: x / (2 + torch.tanh(y)), TWO), zeros="keeps")(division)
+coupling_rule("aten.div.Tensor_mode", "aten.floor_divide.default", "aten.fmod.Tensor", "aten.remainder.Tensor")(
+    division
+)
 coupling_rule("aten.div.Scalar", sample=Sample(lambda x: aten.div.Scalar(x, 1.5)), zeros="keeps")(unary)
 coupling_rule("aten.remainder.Scalar", "aten.fmod.Scalar", zeros="keeps")(unary)
 coupling_rule("aten.maximum.default", sample=Sample(torch.maximum, TWO), zeros="all")(binary)
@@ -184,14 +184,17 @@ def prelu(t: Ties) -> Dims:
 
 
 coupling_rule(
-    "aten.prelu.default", sample=Sample(lambda x, weight: nn.functional.prelu(x, weight), ((6, 5),), {"weight": (6,)}),
+    "aten.prelu.default",
+    sample=Sample(lambda x, weight: nn.functional.prelu(x, weight), ((6, 5),), {"weight": (6,)}),
     zeros="keeps",
 )(prelu)
 
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 for _name in COMPARISONS:
     _op = getattr(aten, _name)
-    coupling_rule(f"aten.{_name}.Tensor", sample=Sample(lambda x, y, op=_op: op.Tensor(x.round(), y.round()).float(), TWO))(binary)
+    coupling_rule(
+        f"aten.{_name}.Tensor", sample=Sample(lambda x, y, op=_op: op.Tensor(x.round(), y.round()).float(), TWO)
+    )(binary)
     coupling_rule(f"aten.{_name}.Scalar", sample=Sample(lambda x, op=_op: op.Scalar(x.round(), 1).float()))(unary)
 for _name in ("__and__", "__or__", "__xor__", "bitwise_and", "bitwise_or", "bitwise_xor"):
     coupling_rule(f"aten.{_name}.Tensor")(binary)
@@ -200,9 +203,9 @@ coupling_rule("aten.logical_and.default", "aten.logical_or.default", "aten.logic
 coupling_rule("aten.bitwise_left_shift.Tensor_Scalar", "aten.bitwise_right_shift.Tensor_Scalar")(unary)
 coupling_rule("aten.__lshift__.Scalar", "aten.__rshift__.Scalar")(unary)
 
-coupling_rule(
-    "aten.where.self", sample=Sample(lambda x, y, z: torch.where(x > 0, y, z), (*TWO, (6,))), zeros="none"
-)(binary)
+coupling_rule("aten.where.self", sample=Sample(lambda x, y, z: torch.where(x > 0, y, z), (*TWO, (6,))), zeros="none")(
+    binary
+)
 coupling_rule("aten.where.ScalarOther", sample=Sample(lambda x, y: torch.where(x > 0, y, 0.5), TWO))(binary)
 coupling_rule("aten.where.ScalarSelf", sample=Sample(lambda x, y: torch.where(x > 0, 0.5, y), TWO))(binary)
 coupling_rule("aten.where.Scalar", sample=Sample(lambda x: torch.where(x > 0, 0.5, 0.25)))(unary)
@@ -213,7 +216,7 @@ def fill_zeros(t: Ties) -> Zeros:
     return "keeps" if t["value"] == 0 else "none"
 
 
-coupling_rule(
-    "aten.masked_fill.Scalar", sample=Sample(lambda x, y: x.masked_fill(y > 0, 0.5), TWO), zeros=fill_zeros
-)(binary)
+coupling_rule("aten.masked_fill.Scalar", sample=Sample(lambda x, y: x.masked_fill(y > 0, 0.5), TWO), zeros=fill_zeros)(
+    binary
+)
 coupling_rule("aten.masked_fill.Tensor")(binary)

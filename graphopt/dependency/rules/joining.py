@@ -9,9 +9,7 @@ from graphopt.dependency.terms import dim_size
 from graphopt.dependency.ties import Dims, Ties
 
 
-@coupling_rule(
-    "aten.cat.default", sample=Sample(lambda x, y: torch.cat([x, y], 1), ((4, 5), (6, 5))), zeros="joined"
-)
+@coupling_rule("aten.cat.default", sample=Sample(lambda x, y: torch.cat([x, y], 1), ((4, 5), (6, 5))), zeros="joined")
 def cat(t: Ties) -> Dims:
     """One after the other along ``dim``; all other dimensions are one."""
     operands = [t.dims(item) for item in t["tensors"]]

@@ -37,9 +37,7 @@ coupling_rule(
     zeros="keeps",
 )(unchanged)
 coupling_rule("aten.clone.default", sample=Sample(torch.clone), zeros="keeps")(unchanged)
-coupling_rule(
-    "aten.to.dtype", sample=Sample(lambda x: x.to(torch.float64).to(torch.float32)), zeros="keeps"
-)(unchanged)
+coupling_rule("aten.to.dtype", sample=Sample(lambda x: x.to(torch.float64).to(torch.float32)), zeros="keeps")(unchanged)
 
 
 @coupling_rule("aten.permute.default", sample=Sample(lambda x: x.permute(0, 3, 1, 2), ((3, 4, 5),)), zeros="keeps")
@@ -82,7 +80,11 @@ def reverse(t: Ties) -> Dims:
     return t.dims("self")[::-1]
 
 
-coupling_rule("aten.t.default", sample=Sample(lambda x, weight: x @ aten.t.default(weight), ((6,),), {"weight": (8, 6)}), zeros="keeps")(reverse)
+coupling_rule(
+    "aten.t.default",
+    sample=Sample(lambda x, weight: x @ aten.t.default(weight), ((6,),), {"weight": (8, 6)}),
+    zeros="keeps",
+)(reverse)
 coupling_rule("aten.numpy_T.default", zeros="keeps")(reverse)
 
 

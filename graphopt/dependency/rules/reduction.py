@@ -78,7 +78,9 @@ def extreme(t: Ties) -> Output:
     return [out, list(out)]
 
 
-@coupling_rule("aten.argmax.default", "aten.argmin.default", "aten.prod.dim_int", "aten.logsumexp.default", "aten.all.dim")
+@coupling_rule(
+    "aten.argmax.default", "aten.argmin.default", "aten.prod.dim_int", "aten.logsumexp.default", "aten.all.dim"
+)
 def winner(t: Ties) -> Dims:
     """One index or value chosen by competition."""
     dims = ordered(t, reason="indices compete along it")
@@ -89,9 +91,9 @@ def winner(t: Ties) -> Dims:
 coupling_rule("aten.all.default", "aten.prod.default", "aten._is_all_true.default")(
     lambda t: ordered(t, reason="indices compete along it")[:0]
 )
-coupling_rule(
-    "aten.softmax.int", sample=Sample(lambda x: torch.softmax(x, 1), ((4, 6),))
-)(lambda t: ordered(t, reason="a softmax runs over it"))
+coupling_rule("aten.softmax.int", sample=Sample(lambda x: torch.softmax(x, 1), ((4, 6),)))(
+    lambda t: ordered(t, reason="a softmax runs over it")
+)
 coupling_rule(
     "aten._softmax.default", "aten.log_softmax.int", "aten._log_softmax.default", "aten._safe_softmax.default"
 )(lambda t: ordered(t, reason="a softmax runs over it"))

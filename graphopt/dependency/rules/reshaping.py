@@ -133,9 +133,9 @@ def _times(t: Ties, repeats: list[int], name: str) -> Dims:
     return [count + dim for count, dim in zip(counts, dims, strict=True)]
 
 
-coupling_rule(
-    "aten.repeat.default", sample=Sample(lambda x: x.repeat(1, 2, 1), ((4, 5),)), zeros="keeps"
-)(lambda t: _times(t, t.numbers("repeats"), "repeats"))
+coupling_rule("aten.repeat.default", sample=Sample(lambda x: x.repeat(1, 2, 1), ((4, 5),)), zeros="keeps")(
+    lambda t: _times(t, t.numbers("repeats"), "repeats")
+)
 coupling_rule("aten.tile.default", zeros="keeps")(lambda t: _times(t, t.numbers("dims"), "dims"))
 
 

@@ -1,0 +1,65 @@
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import graphopt
+from graphopt.errors import MissingExtraError, SpecError
+from graphopt.report import Benchmark, Variant, benchmark
+
+
+@pytest.fixture(scope="module")
+def result() -> graphopt.Result:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4))
+    context = graphopt.PassContext(verify=False)
+    return graphopt.optimize(model, (torch.randn(3, 8),), passes="prune-channels{ratio=0.5}", context=context)
+
+
+def test_sizes_times_and_conditions(result: graphopt.Result) -> None:
+    threads = torch.get_num_threads()
+    found = benchmark(result, repeats=2, warm_up=0, threads=1, onnx=False)
+    assert (found.before.parameters, found.after.parameters) == (420, 212)
+    assert (found.before.macs, found.after.macs) == (3 * 384, 3 * 192)
+    assert found.before.torch_seconds > 0
+    assert (found.threads, found.repeats, found.device, found.notes) == (1, 2, "cpu", ())
+    assert torch.get_num_threads() == threads
+
+
+def test_ratios_and_document() -> None:
+    found = Benchmark(
+        model="Net",
+        before=Variant(parameters=100, macs=0, torch_seconds=0.5, onnx_seconds=None),
+        after=Variant(parameters=25, macs=0, torch_seconds=0.25, onnx_seconds=None),
+        threads=2,
+        repeats=20,
+        device="cpu",
+        notes=("a note",),
+    )
+    assert found.ratios == {"parameters": 0.25, "torch_seconds": 0.5}
+    assert json.loads(json.dumps(found.to_dict()))["ratios"] == found.ratios
+
+
+def test_a_result_without_a_rewrite_says_so() -> None:
+    result = graphopt.optimize(
+        nn.Linear(4, 4),
+        (torch.randn(2, 4),),
+        passes="prune-channels{ratio=0.5}",
+        context=graphopt.PassContext(fuel=0),
+    )
+    found = benchmark(result, repeats=2, warm_up=0, onnx=False)
+    assert found.before.parameters == found.after.parameters == 20
+    assert found.notes == ("the result rewrote nothing: before and after are the same program",)
+
+
+@pytest.mark.parametrize(("repeats", "threads"), [(1, None), (2, 0)])
+def test_impossible_measurements(result: graphopt.Result, repeats: int, threads: int | None) -> None:
+    with pytest.raises(SpecError, match=f"found repeats={repeats}, warm_up=3 and threads={threads}, wanted at least 2"):
+        benchmark(result, repeats=repeats, threads=threads)
+
+
+def test_a_missing_runtime_is_named(result: graphopt.Result, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'graphopt\[onnx\]'"):
+        benchmark(result)
