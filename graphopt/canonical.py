@@ -117,10 +117,15 @@ def _drop_dropouts(graph_module: fx.GraphModule) -> None:
     for node in list(graph_module.graph.nodes):
         if packet_of(node) not in DROPOUTS or (arguments_of(node)["train"] and arguments_of(node)["p"] > 0):
             continue
-        followers = [holder for holder in aliases.holders(node) if aliases.order[holder] > aliases.order[node]]
-        node.replace_all_uses_with(node.args[0])
-        graph_module.graph.erase_node(node)
-        refresh_some(followers)
+        _bypass(aliases, node)
+
+
+def _bypass(aliases: Aliases, node: fx.Node) -> None:
+    """Let the readers of a node read its input, and views of its result lie where they then do."""
+    followers = [holder for holder in aliases.holders(node) if aliases.order[holder] > aliases.order[node]]
+    node.replace_all_uses_with(operand_of(node))
+    node.graph.erase_node(node)
+    refresh_some(followers)
 
 
 def _drop_identities(graph: fx.Graph) -> None:
@@ -146,8 +151,7 @@ def _drop_copies(graph_module: fx.GraphModule) -> None:
         drop = _COPIES.get(packet_of(node))
         if drop is None or not drop(graph_module, node) or aliases.is_written(node) or aliases.is_written(node.args[0]):
             continue
-        node.replace_all_uses_with(node.args[0])
-        graph_module.graph.erase_node(node)
+        _bypass(aliases, node)
 
 
 def _always(graph_module: fx.GraphModule, node: fx.Node) -> bool:

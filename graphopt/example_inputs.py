@@ -73,8 +73,8 @@ def bind(model: nn.Module, args: Any, kwargs: Any) -> ExampleInputs:
         signature.bind(*args, **kwargs)
     except TypeError as error:
         raise CaptureError(
-            f"{type(model).__name__}.forward{signature} was given {len(args)} positional inputs and "
-            f"{sorted(kwargs)}: {error}; pass the example as args and kwargs of that signature"
+            f"{type(model).__name__}.forward takes {signature} and was given {len(args)} positional inputs and "
+            f"keywords {sorted(kwargs)}: {error}; pass the example as args and kwargs of that signature"
         ) from error
     return ExampleInputs(tuple(args), dict(kwargs))
 

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from pruning_comparison.referee import Inputs
 from torch import nn
+
+from pruning_comparison.referee import Inputs
 
 
 def output_layers(model: nn.Module, inputs: Inputs) -> list[nn.Module | nn.Parameter]:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pruning_comparison.statistics import Statistics, touched
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils import _pytree as pytree
+
+from pruning_comparison.statistics import Statistics, touched
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 

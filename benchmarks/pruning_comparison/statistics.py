@@ -19,7 +19,7 @@ Call = tuple[str, int]
 """Operator of a statistic, and the number of elements it runs over."""
 
 
-class Unaligned(RuntimeError):
+class UnalignedError(RuntimeError):
     """Two runs do not have the same statistics in the same order, so they cannot be compared."""
 
 
@@ -55,10 +55,10 @@ def touched(original: Sequence[Call], pruned: Sequence[Call]) -> dict[int, int]:
     """Return the calls that run over fewer elements in the pruned model, with the original's number of elements.
 
     Raises:
-        Unaligned: The runs differ in more than these numbers.
+        UnalignedError: The runs differ in more than these numbers.
     """
     if [name for name, _ in original] != [name for name, _ in pruned]:
-        raise Unaligned(f"{len(original)} statistics before pruning, {len(pruned)} after, or others")
+        raise UnalignedError(f"{len(original)} statistics before pruning, {len(pruned)} after, or others")
     pairs = zip(original, pruned, strict=True)
     return {number: size for number, ((_, size), (_, left)) in enumerate(pairs) if size != left}
 

@@ -15,6 +15,8 @@ from torch import Tensor
 import graphopt
 from graphopt.exporters.atomic import atomic_file
 
+_KEY = "trained"
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -48,7 +50,8 @@ def trained(folder: Path, name: str, config: Mapping[str, Any], train: Callable[
         return found
     made = train()
     folder.mkdir(parents=True, exist_ok=True)
-    metadata = {"identity": identity, "figures": json.dumps(dict(made.figures))}
+    # One key only: with several, safetensors writes them in an order that changes from run to run.
+    metadata = {_KEY: json.dumps({"identity": identity, "figures": dict(made.figures)}, sort_keys=True)}
     contiguous = {key: tensor.detach().contiguous() for key, tensor in made.tensors.items()}
     atomic_file(path, safetensors.torch.save(contiguous, metadata))
     return made
@@ -64,10 +67,9 @@ def _read(path: Path, identity: str) -> Trained | None:
         return None
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            content = json.loads((file.metadata() or {})[_KEY])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no mapping
-    except (safetensors.SafetensorError, OSError):
+        found = Trained(tensors, content["figures"])
+    except (safetensors.SafetensorError, OSError, ValueError, LookupError, TypeError):
         return None
-    if metadata.get("identity") != identity or "figures" not in metadata:
-        return None
-    return Trained(tensors, json.loads(metadata["figures"]))
+    return found if content.get("identity") == identity else None

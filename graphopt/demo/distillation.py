@@ -31,7 +31,7 @@ class DistillationConfig:
 
 
 def disturbed_batches(
-    tokens: Tokens, embeddings: Tensor, *, count: int, size: int, noise: float, seed: int
+    tokens: Tokens, embeddings: Tensor, *, count: int, noise: float, seed: int, size: int = 32
 ) -> tuple[Batch, ...]:
     """Make batches whose target is the encoder's own output, a little beside itself.
 
@@ -42,9 +42,9 @@ def disturbed_batches(
         tokens: (count, length) token ids and mask of enough sentences.
         embeddings: (count, width) embeddings of those sentences by the encoder that is going to be pruned.
         count: Batches.
-        size: Sentences per batch.
         noise: Standard deviation of the noise.
         seed: Seeds the noise.
+        size: Sentences per batch.
 
     References:
         Chen et al., SlimSAM: 0.1% Data Makes Segment Anything Slim, NeurIPS 2024, arXiv 2312.05284 (disturbed Taylor).
@@ -95,4 +95,4 @@ def _batches(count: int, config: DistillationConfig) -> Sequence[Tensor]:
     generator = torch.Generator().manual_seed(config.seed)
     epochs = math.ceil(config.steps * config.batch_size / count)
     rows = torch.cat([torch.randperm(count, generator=generator) for _ in range(epochs)])
-    return rows[: config.steps * config.batch_size].split(config.batch_size)
+    return list(torch.split(rows[: config.steps * config.batch_size], config.batch_size))

@@ -95,9 +95,16 @@ class DemoReport:
 
     def table(self) -> Table:
         """Return the report as a table for a terminal."""
-        table = Table(title=self.title, caption="\n".join(self.notes), box=box.SIMPLE_HEAD, caption_justify="left")
-        table.add_column("")
-        for title in ("parameters", "MACs", "torch ms", "ONNX ms", *(item.title for item in self.figures.values())):
+        table = Table(
+            title=self.title,
+            title_style="bold",
+            caption="\n".join(self.notes),
+            caption_style="",
+            caption_justify="left",
+            box=box.SIMPLE_HEAD,
+        )
+        table.add_column("", no_wrap=True)
+        for title in ("params", "MACs", "torch ms", "ONNX ms", *(item.title for item in self.figures.values())):
             table.add_column(title, justify="right")
         first = self.rows[0]
         for row in self.rows:

@@ -152,14 +152,14 @@ def _notes(
     judge: Judge, deployed: Mapping[str, Deployment], variants: Mapping[str, _Variant], demo: DitDemo
 ) -> tuple[str, ...]:
     sampling = demo.sampling
-    judged = accuracy(judge.classifier, judge.held_out)
+    judged = f"{accuracy(judge.classifier, judge.held_out):.1%} on {len(judge.held_out)} held-out digits"
     proved = max(variant.error for variant in variants.values())
     exported = max(item.relative_error for item in deployed.values())
     draws = f"{sampling.count} for each of {len(sampling.seeds)} seeds"
     verdicts = "; ".join(f"{name} {verdict}" for name, verdict in _findings(variants, demo).items())
     return (
         f"Samples: {draws}, {sampling.steps} DDIM steps, guidance {sampling.guidance:g}; mean ± deviation over seeds.",
-        f"Judge: a classifier with {judged:.1%} on {len(judge.held_out)} held-out digits; loss and Fréchet use them too.",
+        f"Judge: a classifier that is right on {judged}; loss and Fréchet distance are taken against those.",
         f"Recovery: {demo.recovery.steps} steps of batch {demo.recovery.batch_size}, the same for each score.",
         timing_note(demo.batch_size, demo.rounds, demo.threads),
         f"Proved: mask equals slice to {proved:.0e} on random weights; ONNX Runtime equals torch to {exported:.0e}.",

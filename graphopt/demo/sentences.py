@@ -1,6 +1,7 @@
 """English sentences from the texts that Python and scikit-learn bring along."""
 
 import ast
+import functools
 import random
 import re
 import sysconfig
@@ -40,8 +41,7 @@ def load_sentences(train: int, held_out: int, seed: int = 0) -> Sentences:
     Raises:
         MissingExtraError: scikit-learn is not installed.
     """
-    found = {sentence for text in _texts() for sentence in split_sentences(text)}
-    chosen = random.Random(seed).sample(sorted(found), train + held_out)
+    chosen = random.Random(seed).sample(_all_sentences(), train + held_out)
     return Sentences(tuple(chosen[:train]), tuple(chosen[train:]))
 
 
@@ -54,6 +54,11 @@ def split_sentences(text: str) -> list[str]:
     paragraphs = (" ".join(part.split()) for part in re.split(r"\n\s*\n", text))
     sentences = (sentence for part in paragraphs for sentence in _SENTENCE_END.split(part))
     return [sentence for sentence in sentences if _PLAIN.fullmatch(sentence) and len(sentence.split()) in _WORDS]
+
+
+@functools.cache
+def _all_sentences() -> tuple[str, ...]:
+    return tuple(sorted({sentence for text in _texts() for sentence in split_sentences(text)}))
 
 
 def _texts() -> Iterator[str]:

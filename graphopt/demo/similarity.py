@@ -27,8 +27,8 @@ def similarity_correlation(first: Tensor, second: Tensor) -> float:
         second: (count, width) embeddings of unit length of the same sentences.
     """
     rows, columns = torch.triu_indices(len(first), len(first), offset=1)
-    ranks = [_ranks((one @ one.T)[rows, columns].numpy()) for one in (first, second)]
-    return float(np.corrcoef(ranks)[0, 1])
+    one, other = (_ranks((each @ each.T)[rows, columns].numpy()) for each in (first, second))
+    return float(_centred(one) @ _centred(other))
 
 
 def _ranks(values: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -36,3 +36,9 @@ def _ranks(values: NDArray[np.float32]) -> NDArray[np.float64]:
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return np.asarray((last - (counts + 1) / 2)[inverse], dtype=np.float64)
+
+
+def _centred(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return values shifted to mean 0 and scaled to length 1."""
+    shifted = values - values.mean()
+    return np.asarray(shifted / np.linalg.norm(shifted))

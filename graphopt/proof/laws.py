@@ -16,12 +16,11 @@ from graphopt.errors import VerificationError
 from graphopt.example_inputs import ExampleInputs
 from graphopt.plan import Plan
 from graphopt.program import Program
-from graphopt.proof.comparison import Comparison, compare
+from graphopt.proof.comparison import TOLERANCE, Comparison, compare
 from graphopt.proof.randomise import random_parameters
 from graphopt.rewrite.replay import replay
 from graphopt.rewrite.slicing import slice_axes, slice_tensor
 
-TOLERANCE = 1e-4
 ATTEMPTS = 3
 
 

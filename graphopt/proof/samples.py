@@ -15,14 +15,13 @@ from graphopt.dependency.graph import DependencyGraph, Group
 from graphopt.dependency.registry import Rule, Sample, find_rule
 from graphopt.errors import GraphoptError, VerificationError
 from graphopt.program import Program
-from graphopt.proof.comparison import Comparison, compare
+from graphopt.proof.comparison import TOLERANCE, Comparison, compare
 from graphopt.proof.randomise import random_parameters
 from graphopt.rewrite.slicing import slice_axes
 from graphopt.tracing import capture
 
 FEATURES = 5
 BATCH = 16
-TOLERANCE = 1e-4
 
 
 class SampleModule(nn.Module):

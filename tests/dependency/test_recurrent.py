@@ -31,9 +31,15 @@ class Between(nn.Module):
         return out
 
 
-@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 @pytest.mark.parametrize(
-    "options", [{"num_layers": 2}, {"bidirectional": True, "num_layers": 2}, {"bias": False}], ids=str
+    ("kind", "options"),
+    [
+        (nn.LSTM, {"bidirectional": True, "num_layers": 2}),
+        (nn.GRU, {"num_layers": 2, "bias": False}),
+        (nn.GRU, {"bidirectional": True}),
+        (nn.RNN, {"num_layers": 2}),
+    ],
+    ids=str,
 )
 def test_all_layers_and_directions_share_the_hidden_axis(
     analysed: Analysed, kind: type[nn.RNNBase], options: dict[str, int | bool]

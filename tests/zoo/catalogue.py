@@ -22,6 +22,7 @@ LIBRARIES = ("peer_failures", "torchvision", "timm", "transformers", "diffusers"
 """Where the entries come from; ``peer_failures`` holds hand-written modules."""
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_NORMS = (*_BATCH_NORMS, nn.GroupNorm, nn.LayerNorm)
 _MODULES = {library: f"zoo.{library}_models" for library in LIBRARIES} | {"peer_failures": "zoo.peer_failures"}
 
 
@@ -89,6 +90,9 @@ def enliven(model: nn.Module) -> nn.Module:
     with torch.no_grad():
         for parameter in model.parameters():
             _enliven_parameter(parameter)
+        for module in model.modules():
+            if isinstance(module, _NORMS) and module.weight is not None:
+                module.weight.normal_(1.0, 0.1)
     return model
 
 

@@ -1,14 +1,6 @@
-"""Way to the small architectures under tests/zoo, and what their libraries need on a CPU build of torch."""
-
-import os
-import sys
-from pathlib import Path
-
-os.environ["HF_HUB_OFFLINE"] = "1"
+"""What the libraries of the zoo need before they are imported on a CPU build of torch."""
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 
 def torchvision_operators() -> torch.library.Library | None:
@@ -22,6 +14,3 @@ def torchvision_operators() -> torch.library.Library | None:
     library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     return library
-
-
-TORCHVISION_OPERATORS = torchvision_operators()

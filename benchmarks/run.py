@@ -1,0 +1,44 @@
+"""Entry of `make bench`: lists the benchmarks, or runs those that are named.
+
+make bench                                      the list
+make bench ARGS="all"                           all of them
+make bench ARGS="pruning_vs_torch_pruning --only llama,resnet50"
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+BENCHMARKS = {
+    "pruning_vs_torch_pruning": "graphopt beside Torch-Pruning: works, exact, seconds, memory (about half an hour)",
+    "unet_scale": "a Stable Diffusion 1.5 U-Net: seconds of analysis, memory of pruning (about five minutes)",
+}
+"""Name of the script: what it measures."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run what the command line names; the exit status is that of the first that failed."""
+    if not arguments or arguments[0] in ("-h", "--help", "list"):
+        print(__doc__)
+        for name, text in BENCHMARKS.items():
+            print(f"  {name:26} {text}")
+        return 0
+    name, *options = arguments
+    if name != "all" and name not in BENCHMARKS:
+        print(f"found no benchmark {name!r}; wanted all, or one of {', '.join(BENCHMARKS)}")
+        return 2
+    chosen = BENCHMARKS if name == "all" else [name]
+    codes = [_run(item, options) for item in chosen]
+    return next((code for code in codes if code), 0)
+
+
+def _run(name: str, options: list[str]) -> int:
+    path = os.pathsep.join((str(FOLDER), str(FOLDER.parent / "tests")))
+    command = [sys.executable, str(FOLDER / f"{name}.py"), *options]
+    return subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False).returncode
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

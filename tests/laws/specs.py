@@ -1,0 +1,112 @@
+"""Strategies for random models."""
+
+from collections.abc import Callable
+
+from hypothesis import strategies as st
+from laws.attention import Attention
+from laws.images import Conv, ImageNorm, Resize, Tokens, UNet
+from laws.shapes import ACTIVATIONS, Block, Blocks, Net, Shape, out_of
+from laws.tokens import Experts, Group, Mix, Modulated, Outer, Position
+from laws.wiring import NORMS, Activation, Gated, Halves, Norm, Parallel, Project, Repeat, Residual, Shuffle, Slice, Squeeze, Tied
+
+Draw = Callable[[st.SearchStrategy], object]
+WIDEST = 26
+SMALL = st.integers(2, 5)
+WIDTH = st.integers(3, 9)
+NAME = st.sampled_from(sorted(ACTIVATIONS))
+
+
+@st.composite
+def attentions(draw: Draw) -> Attention:
+    keys, repeats = draw(st.integers(1, 3)), draw(st.sampled_from((1, 1, 2)))
+    rotation = draw(st.sampled_from(("none", "none", "half", "interleaved")))
+    inner = draw(st.sampled_from((2, 4, 6) if rotation != "none" else (2, 3, 4)))
+    fused = draw(st.sampled_from(("separate", "split", "einsum") if repeats > 1 else ("separate", "chunk", "view", "split", "einsum")))
+    return Attention(
+        keys * repeats,
+        inner,
+        keys,
+        fused,
+        draw(st.sampled_from(("sdpa", "by_hand", "linear", "relu"))),
+        rotation,
+        draw(st.sampled_from(("gqa", "interleave", "expand"))),
+        draw(st.sampled_from((False, False, True))),
+        draw(st.booleans()),
+    )
+
+
+EITHER = st.one_of(
+    st.builds(Project, WIDTH, st.booleans()),
+    st.builds(Activation, NAME),
+    st.builds(Norm, st.sampled_from(sorted(NORMS))),
+    st.builds(Gated, WIDTH, NAME, st.sampled_from(("chunk", "glu", "view", "interleaved", "three"))),
+    st.builds(Shuffle),
+    st.builds(Slice, st.integers(0, 3), st.integers(0, 8)),
+    st.builds(Repeat, st.sampled_from(("interleave", "tile", "crelu", "strided"))),
+    st.builds(Squeeze, SMALL),
+    st.builds(Tied, WIDTH, NAME),
+)
+ON_TOKENS = st.one_of(
+    attentions(),
+    st.builds(Position, st.sampled_from(("raw", "table", "token"))),
+    st.builds(Mix, SMALL),
+    st.builds(Experts, SMALL, SMALL, st.sampled_from(("softmax", "sigmoid"))),
+    st.builds(Outer, SMALL, SMALL, NAME),
+    st.builds(Group, SMALL, SMALL, st.sampled_from(("view", "merged", "folded"))),
+)
+ON_IMAGES = st.one_of(
+    st.builds(Conv, WIDTH, st.sampled_from(("plain", "grouped", "depth", "multiplier", "transposed")), st.booleans()),
+    st.builds(ImageNorm, st.sampled_from(("batch", "group", "instance", "one_group"))),
+    st.builds(Resize, st.sampled_from(("max", "avg", "nearest", "shuffle", "unshuffle", "focus"))),
+)
+
+
+@st.composite
+def compounds(draw: Draw, shape: Shape, depth: int) -> Block:
+    """A block with blocks inside."""
+    kinds = ["residual", "parallel", "halves", "modulated" if shape.kind == "tokens" else "unet"]
+    kind = draw(st.sampled_from(kinds))
+    if kind == "unet" and shape.size % 2 == 0:
+        return UNet(draw(sequences(Shape("image", shape.channels + 2, shape.size // 2), depth - 1)))
+    if kind == "parallel":
+        left, right = draw(sequences(shape, depth - 1)), draw(sequences(shape, depth - 1))
+        form = draw(st.sampled_from(("cat", "cat", "mul", "max") + (("stack",) if shape.kind == "image" else ())))
+        return Parallel(left, right, form)
+    if kind == "halves" and shape.channels > 3:
+        first = draw(st.integers(0, 9))
+        how = draw(st.sampled_from(("chunk", "slice", "split")))
+        probe = Halves((), (), first, how)
+        left, right = probe._parts(shape)
+        return Halves(draw(sequences(left, depth - 1)), draw(sequences(right, depth - 1)), first, how)
+    inner = draw(sequences(shape, depth - 1))
+    if kind == "modulated":
+        return Modulated(inner)
+    return Residual(inner, draw(st.sampled_from(("plain", "plain", "scaled", "minus"))))
+
+
+@st.composite
+def sequences(draw: Draw, shape: Shape, depth: int, fewest: int = 1, resize: bool = False) -> Blocks:
+    """Blocks one after the other; where ``resize`` is False the positions stay as they are."""
+    blocks: list[Block] = []
+    for _ in range(draw(st.integers(fewest, 3 if depth else 2))):
+        simple = ON_TOKENS if shape.kind == "tokens" else ON_IMAGES
+        options = [EITHER, simple, simple] + ([compounds(shape, depth)] * 2 if depth else [])
+        block = draw(st.one_of(options))
+        fits = not isinstance(block, Resize) or (resize and block.fits(shape))
+        if shape.channels < 2 or not fits or block.out(shape).channels > WIDEST:
+            continue
+        blocks.append(block)
+        shape = block.out(shape)
+    return tuple(blocks)
+
+
+@st.composite
+def nets(draw: Draw) -> Net:
+    """A random model."""
+    shape = Shape(draw(st.sampled_from(("tokens", "image"))), draw(st.integers(3, 6)), 4)
+    stem = shape.wide(shape.channels + 1)
+    blocks = draw(sequences(stem, 2, 2, resize=True))
+    here = out_of(blocks, stem)
+    if here.kind == "image" and here.size <= 4 and draw(st.booleans()):
+        blocks = (*blocks, Tokens(), *draw(sequences(Tokens().out(here), 1)))
+    return Net(shape, blocks, draw(st.sampled_from(("linear", "flat", "two"))))
