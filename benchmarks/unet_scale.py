@@ -140,7 +140,7 @@ def _lines(figures: dict[str, Any]) -> list[str]:
         f"analysis: {figures['analysis_seconds']:.2f} CPU s, goal at most {ANALYSIS_GOAL:g}",
         f"pruning, capture and scores included: {figures['prune_seconds']:.1f} CPU s, {left:.1%} of parameters left",
         f"peak memory: {peak}",
-        f"in weights: peak {figures['memory_ratio']:.2f}, goal at most {MEMORY_GOAL:g}; model {alone:.2f}; after {after:.2f}",
+        f"in weights: peak {figures['memory_ratio']:.2f}, goal {MEMORY_GOAL:g}; model {alone:.2f}; after {after:.2f}",
         machine_text(("graphopt", "torch", "diffusers")),
     ]
 

@@ -1,6 +1,5 @@
 """Calibration batches and a loss, as the command line takes them: ``--calibration examples/my_data.py:batches``."""
 
-
 import torch
 from torch import Tensor, nn
 

@@ -31,7 +31,8 @@ def demo(
     """Train a small model, halve its work, prove it, recover, export, and show what was lost and won."""
     with Screen(as_json=as_json, with_traceback=traceback) as screen:
         # Imported late: the demonstrations need packages that no other command does.
-        from graphopt.demo.run import run_dit, run_minilm
+        from graphopt.demo.minilm import run_minilm
+        from graphopt.demo.run import run_dit
 
         report = run_dit(cache, out) if model is Model.DIT else run_minilm(out)
         screen.show(report.to_dict(), report.table())

@@ -92,7 +92,8 @@ class PruneChannels(Pass):
         known = ", ".join(IMPORTANCES)
         self.check_option("importance", holds=self.importance in IMPORTANCES, wanted=f"one of {known}")
         unknown = set(self.axes or ()) - KINDS
-        self.check_option("axes", holds=not unknown and self.axes != (), wanted=f"kinds among {', '.join(sorted(KINDS))}")
+        kinds = ", ".join(sorted(KINDS))
+        self.check_option("axes", holds=not unknown and self.axes != (), wanted=f"kinds among {kinds}")
         self.check_option("ratios", holds=all(map(_readable, self.ratios)), wanted='texts such as "blocks.0.*=0.3"')
 
     def run(self, program: Program, context: PassContext) -> PassResult:
@@ -134,15 +135,14 @@ class PruneChannels(Pass):
         kept: Mapping[str, tuple[int, ...]],
         target: _Target,
     ) -> Allocation:
-        axes = [self._units(group, selection, scores[group.id], kept) for group in selection.groups if group.id in scores]
+        scored = [group for group in selection.groups if group.id in scores]
+        axes = [self._units(group, selection, scores[group.id], kept) for group in scored]
         if not axes:
             raise BudgetError(
                 f"no axis of {graph.program.source.class_name} may be pruned, so nothing can be removed; "
                 "`graphopt inspect` tells why each is frozen"
             )
-        allocation = allocate(
-            axes, scope=self.scope, ratio=target.ratio, target_cost=target.cost, cost=target.pricing
-        )
+        allocation = allocate(axes, scope=self.scope, ratio=target.ratio, target_cost=target.cost, cost=target.pricing)
         if allocation.limited and (self.max_ratio < 1 or self.keep_min > 1):
             pool, reason = allocation.limited[0]
             raise BudgetError(
@@ -255,8 +255,8 @@ def _remarks(graph: DependencyGraph, kept: Kept) -> list[str]:
     statistic = [group.id for group in graph.groups if group.id in kept and "statistic" in group.marks]
     if statistic:
         notes.append(
-            f"a normalisation or mean runs over {len(statistic)} of {len(kept)} pruned axes: its statistic is now taken "
-            "over what is kept"
+            f"a normalisation or mean runs over {len(statistic)} of {len(kept)} pruned axes: its statistic is now "
+            "taken over what is kept"
         )
     if graph.divisors:
         notes.append(f"{len(graph.divisors)} GroupNorms across a concatenation were regrouped: their statistics moved")

@@ -22,7 +22,7 @@ NOTHING_TO_PRUNE = {"nested_output"}
 
 
 def parameters() -> list[object]:
-    found = []
+    found: list[object] = []
     for library in LIBRARIES:
         for position, entry in enumerate(entries(library)):
             marks = [pytest.mark.slow] if position % SHARE_IN_EVERY_RUN[library] else []

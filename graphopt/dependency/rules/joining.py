@@ -16,7 +16,7 @@ def cat(t: Ties) -> Dims:
     rank = max(len(dims) for dims in operands)
     operands = [dims for dims in operands if len(dims) == rank]
     axis = t.axis("dim", rank)
-    out = [dims[:] for dims in operands][0]
+    out = list(operands[0])
     for position in range(rank):
         for dims in operands[1:]:
             if position != axis:
