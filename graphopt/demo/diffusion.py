@@ -59,7 +59,7 @@ class SamplingConfig:
         seeds: One independent draw for each.
     """
 
-    count: int = 300
+    count: int = 200
     steps: int = 25
     guidance: float = 1.25
     seeds: tuple[int, ...] = (0, 1, 2)

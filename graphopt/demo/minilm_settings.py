@@ -52,7 +52,7 @@ class MiniLmDemo:
     recovery: DistillationConfig = field(default_factory=DistillationConfig)
     batch_size: int = 32
     rounds: int = 15
-    threads: int = 2
+    threads: int = 1
     seed: int = 0
 
     @property

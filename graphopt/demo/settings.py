@@ -41,7 +41,7 @@ class DitDemo:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     batch_size: int = 64
     rounds: int = 30
-    threads: int = 2
+    threads: int = 1
 
     def pipeline(self, score: str) -> str:
         """Return the text of the pipeline with an importance in it.

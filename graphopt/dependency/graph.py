@@ -45,8 +45,8 @@ class Group:
 
     Attributes:
         id: stable name: the first member's tensor, dimension and position in it.
-        kind: what the axis is: head, kv_group, queries_per_group, pair, qk_dim, vo_dim, expert, residual, channel
-            or hidden.
+        kind: what the axis is: head, kv_group, queries_per_group, pair, qk_dim, vo_dim, expert, state, residual,
+            channel or hidden.
         size: number of units.
         members: every tensor dimension that the axis lies on.
         marks: ``statistic`` where a statistic runs over the axis; ``residue`` where two activations are contracted

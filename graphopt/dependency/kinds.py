@@ -6,6 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from graphopt.dependency.terms import Dim, Leaf, Sum, leaves
 
+BY_MARK = {"qk": "qk_dim", "vo": "vo_dim", "expert": "expert", "state": "state", "residual": "residual"}
+"""Kinds that a mark of the rules tells, the first that fits."""
+
 
 def kind_of(leaf: Leaf, products: Sequence[Dim]) -> str:
     """The kind of an axis: the first description that fits.
@@ -20,7 +23,7 @@ def kind_of(leaf: Leaf, products: Sequence[Dim]) -> str:
         return _head_kind(leaf, inside)
     if "qk" in marks and _rotated(leaf, products):
         return "pair"
-    for mark, kind in (("qk", "qk_dim"), ("vo", "vo_dim"), ("expert", "expert"), ("residual", "residual")):
+    for mark, kind in BY_MARK.items():
         if mark in marks:
             return kind
     return "channel" if "produced-channel" in marks else "hidden"

@@ -32,15 +32,20 @@ def slice_axes(graph: DependencyGraph, kept: Mapping[str, Sequence[int]]) -> Pro
     Returns:
         A new program with fresh shapes, whose lineage names the original and what was kept.
     """
+    lineage = Lineage(graph.program, {name: tuple(int(i) for i in indices) for name, indices in kept.items()})
+    program = graph.program
+    return recapture(sliced_graph(graph, kept), program.args, program.kwargs, program, lineage=lineage)
+
+
+def sliced_graph(graph: DependencyGraph, kept: Mapping[str, Sequence[int]]) -> fx.GraphModule:
+    """The graph with only the kept indices of each axis, as it is before shapes are computed anew."""
     masks = graph.masks(kept)
     counts = {leaf: int(mask.sum()) for leaf, mask in masks.items()}
     duplicate = copy_graph(graph.program.graph_module)
     rewrite_constants(graph, counts, duplicate.nodes)
     _slice_tensors(graph, masks, duplicate)
     _select_tables(graph, masks, duplicate)
-    lineage = Lineage(graph.program, {name: tuple(int(i) for i in indices) for name, indices in kept.items()})
-    program = graph.program
-    return recapture(duplicate.assemble(), program.args, program.kwargs, program, lineage=lineage)
+    return duplicate.assemble()
 
 
 def slice_tensor(tensor: Tensor, dims: Sequence[Dim], masks: Masks) -> Tensor:

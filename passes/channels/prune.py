@@ -40,7 +40,7 @@ class PruneChannels(Pass):
         scope: who is compared with whom: the units of one axis (``uniform``), of axes of the same kind and shape
             (``isomorphic``), or all (``global``).
         axes: kinds of axes to prune, all by default: head, kv_group, queries_per_group, qk_dim, vo_dim, pair, expert,
-            residual, channel, hidden.
+            state, residual, channel, hidden.
         max_ratio: no axis loses more than this share.
         keep_min: every axis keeps at least so many indices.
         round_to: the kept size of every parameter dimension is a multiple of it.
@@ -206,9 +206,7 @@ class PruneChannels(Pass):
         return PassResult(program=rewritten, plan=plan, changed=changed, report=report, fuel_used=used)
 
 
-KINDS = frozenset(
-    ("head", "kv_group", "queries_per_group", "qk_dim", "vo_dim", "pair", "expert", "residual", "channel", "hidden")
-)
+KINDS = frozenset("head kv_group queries_per_group qk_dim vo_dim pair expert state residual channel hidden".split())
 
 
 @dataclass(frozen=True)

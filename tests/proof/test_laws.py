@@ -1,0 +1,124 @@
+"""The laws: what holds is reported, what was tampered with is found."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import graphopt
+from graphopt.assembly import Attribute
+from graphopt.errors import VerificationError
+from graphopt.proof.comparison import compare
+from graphopt.proof.randomise import random_parameters
+from graphopt.rewrite.copying import copy_graph
+from graphopt.rewrite.slicing import slice_axes
+
+
+class Gated(nn.Module):
+    """A residual block whose gate starts at zero, as LayerScale and adaLN-zero do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = nn.Linear(4, 16)
+        self.norm = nn.LayerNorm(16)
+        self.up = nn.Linear(16, 24)
+        self.down = nn.Linear(24, 16)
+        self.gate = nn.Parameter(torch.zeros(16))
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.inside(x)
+        return self.head(x + self.gate * self.down(torch.relu(self.up(self.norm(x)))))
+
+
+class LinearAttention(nn.Module):
+    """elu + 1 is not zero at zero, so that masking the members does not remove a query dimension."""
+
+    def __init__(self, plus: float) -> None:
+        super().__init__()
+        self.plus = plus
+        self.q, self.k, self.v, self.out = (nn.Linear(6, 6) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k = nn.functional.elu(self.q(x)) + self.plus, nn.functional.elu(self.k(x)) + self.plus
+        return self.out(q @ (k.transpose(-2, -1) @ self.v(x)))
+
+
+@pytest.fixture(scope="module")
+def program() -> graphopt.Program:
+    torch.manual_seed(0)
+    return graphopt.capture(Gated(), (torch.randn(5, 4),))
+
+
+@pytest.fixture(scope="module")
+def result(program: graphopt.Program) -> graphopt.Result:
+    return graphopt.Pipeline("prune-channels{ratio=0.5}").run(program)
+
+
+def tampered(result: graphopt.Result, name: str, value: Tensor) -> graphopt.Result:
+    duplicate = copy_graph(result.program.graph_module)
+    duplicate.attributes[name] = Attribute(nn.Parameter(value))
+    return replace(result, program=replace(result.program, graph_module=duplicate.assemble()))
+
+
+def test_every_law_is_reported(program: graphopt.Program, result: graphopt.Result) -> None:
+    report = graphopt.verify(program, result, per_axis=True)
+    laws = [check.law for check in report.checks]
+    assert laws[:4] == ["weights", "mask equals slice", "shapes", "replay"]
+    assert laws[4:] == ["mask equals slice"] * len(result.plan.axes)
+    assert all(check.error < 1e-4 for check in report.checks)
+
+
+def test_a_zero_gate_hides_nothing(program: graphopt.Program) -> None:
+    graph = graphopt.DependencyGraph(program)
+    kept = {"up.weight:0": tuple(range(12))}
+    inputs = (program.args, program.kwargs)
+    sliced = slice_axes(graph, kept)
+    assert compare(graph, sliced, kept, program.parameters, inputs).effect == 0
+    assert compare(graph, sliced, kept, random_parameters(program.parameters, 0), inputs).effect > 0
+
+
+def test_changed_weights_are_found(program: graphopt.Program, result: graphopt.Result) -> None:
+    moved = tampered(result, "up.bias", result.program.parameters["up.bias"].detach() + 1)
+    with pytest.raises(VerificationError, match=r"weights: up\.bias"):
+        graphopt.verify(program, moved)
+    laws = [check.law for check in graphopt.verify(program, moved, trained=True).checks]
+    assert laws == ["mask equals slice", "shapes", "replay"]
+
+
+def test_a_wrong_graph_is_found(program: graphopt.Program, result: graphopt.Result) -> None:
+    duplicate = copy_graph(result.program.graph_module)
+    relu = next(node for node in duplicate.graph.nodes if "relu" in node.name)
+    relu.target = torch.ops.aten.gelu.default
+    wrong = replace(result, program=replace(result.program, graph_module=duplicate.assemble()))
+    with pytest.raises(VerificationError, match="mask equals slice"):
+        graphopt.verify(program, wrong)
+
+
+def test_an_empty_plan_is_the_identity(program: graphopt.Program) -> None:
+    result = graphopt.Pipeline("prune-channels{ratio=0}").run(program)
+    assert [check.law for check in graphopt.verify(program, result).checks] == ["identity"]
+
+
+@pytest.mark.parametrize(("plus", "residue"), [(1.0, True), (0.0, False)])
+def test_contractions_that_zero_does_not_reach_are_marked_and_proved(plus: float, residue: bool) -> None:
+    torch.manual_seed(0)
+    program = graphopt.capture(LinearAttention(plus), (torch.randn(3, 7, 6),))
+    graph = graphopt.DependencyGraph(program)
+    axis = next(group for group in graph.groups if group.id == "q.weight:0")
+    assert ("residue" in axis.marks) is residue
+    kept = {axis.id: (0, 2, 5)}
+    found = compare(
+        graph, slice_axes(graph, kept), kept, random_parameters(program.parameters, 0), (program.args, program.kwargs)
+    )
+    assert found.error < 1e-4
+    assert found.effect > 0
+
+
+def test_half_precision_is_proved_in_double() -> None:
+    torch.manual_seed(0)
+    program = graphopt.capture(Gated().half(), (torch.randn(5, 4).half(),))
+    result = graphopt.Pipeline("prune-channels{ratio=0.5}").run(program)
+    errors = {check.law: check.error for check in graphopt.verify(program, result).checks}
+    assert errors["mask equals slice"] < 1e-4
