@@ -10,9 +10,9 @@ from torch import Tensor
 
 from graphopt.cost import cost
 from graphopt.demo.report import Row
-from graphopt.demo.timing import interleaved_medians
 from graphopt.exporters.onnx import OnnxReport, export_onnx
 from graphopt.exporters.runtime import run_session, session
+from graphopt.measure import compare_latency
 from graphopt.program import Program
 
 
@@ -37,15 +37,14 @@ class Deployment:
 
 
 def deploy(
-    programs: Mapping[str, Program], args: tuple[Tensor, ...], folder: Path, *, threads: int, rounds: int
+    programs: Mapping[str, Program], args: tuple[Tensor, ...], folder: Path, rounds: int
 ) -> dict[str, Deployment]:
-    """Export programs, and time them in turns on the same inputs.
+    """Export programs, and time them in turns on the same inputs, in as many threads as torch is set to.
 
     Args:
         programs: By name, which is also that of the ``.onnx`` file.
         args: Positional inputs of the timed calls.
         folder: Where the files go; it must exist.
-        threads: Threads that ONNX Runtime may use; torch uses what it is set to.
         rounds: How often each is timed.
 
     Raises:
@@ -55,11 +54,13 @@ def deploy(
     calls: dict[str, Callable[[], Any]] = {}
     for name, program in programs.items():
         calls[f"torch {name}"] = _torch_call(program, args)
-        calls[f"onnx {name}"] = _onnx_call(exported[name], args, threads)
-    times = interleaved_medians(calls, rounds)
+        calls[f"onnx {name}"] = _onnx_call(exported[name], args)
+    latencies = compare_latency(calls, repeats=rounds).latencies
     return {
         name: Deployment(
-            torch_milliseconds=times[f"torch {name}"], onnx_milliseconds=times[f"onnx {name}"], onnx=report
+            torch_milliseconds=1000 * latencies[f"torch {name}"].median_seconds,
+            onnx_milliseconds=1000 * latencies[f"onnx {name}"].median_seconds,
+            onnx=report,
         )
         for name, report in exported.items()
     }
@@ -83,15 +84,15 @@ def sized_row(name: str, program: Program, deployment: Deployment | None = None)
     )
 
 
-def timing_note(batch_size: int, rounds: int, threads: int) -> str:
+def timing_note(batch_size: int, rounds: int) -> str:
     """Say in one line how the times were taken.
 
     Args:
         batch_size: Rows of the inputs.
         rounds: How often each call was timed.
-        threads: Threads of torch and of ONNX Runtime.
     """
-    return f"Times: medians of {rounds} interleaved calls, batch {batch_size}, {threads} threads."
+    threads = torch.get_num_threads()
+    return f"Times: medians of {rounds} interleaved calls, batch {batch_size}, {threads} thread{'s' * (threads > 1)}."
 
 
 def _torch_call(program: Program, args: tuple[Tensor, ...]) -> Callable[[], Any]:
@@ -104,7 +105,7 @@ def _torch_call(program: Program, args: tuple[Tensor, ...]) -> Callable[[], Any]
     return call
 
 
-def _onnx_call(report: OnnxReport, args: tuple[Tensor, ...], threads: int) -> Callable[[], Any]:
-    opened = session(report.path, threads)
+def _onnx_call(report: OnnxReport, args: tuple[Tensor, ...]) -> Callable[[], Any]:
+    opened = session(report.path, torch.get_num_threads())
     feeds = dict(zip(report.inputs, (value.numpy() for value in args), strict=True))
     return lambda: run_session(opened, feeds)

@@ -37,7 +37,7 @@ class MiniLmDemo:
         recovery: How pruned models are trained on.
         batch_size: Batch of the timed calls.
         rounds: How often each call is timed.
-        threads: Threads for torch and for ONNX Runtime.
+        threads: Threads for torch and for ONNX Runtime; None takes two where two cores are idle, else one.
         seed: Seeds sentences, noise and scores.
     """
 
@@ -52,7 +52,7 @@ class MiniLmDemo:
     recovery: DistillationConfig = field(default_factory=DistillationConfig)
     batch_size: int = 32
     rounds: int = 15
-    threads: int = 1
+    threads: int | None = None
     seed: int = 0
 
     @property

@@ -1,7 +1,7 @@
 """What a demonstration found: one table, and the same as JSON."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from graphopt.demo.spread import Spread
+from graphopt.demo.spread import Spread, compare
 from graphopt.exporters.atomic import atomic_file
 
 
@@ -68,7 +68,7 @@ class DemoReport:
         title: What was done, in one line.
         rows: The variants, the original first.
         figures: The quality columns by the names they have in the rows.
-        findings: What was compared in the run, and how it came out.
+        findings: What was compared in the run, and the verdict on each figure.
         notes: How it was measured, one line each.
         files: What was written, by name.
         seconds: How long each part took.
@@ -77,7 +77,7 @@ class DemoReport:
     title: str
     rows: tuple[Row, ...]
     figures: Mapping[str, Figure]
-    findings: Mapping[str, str] = field(default_factory=dict)
+    findings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     files: Mapping[str, Path] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -87,7 +87,7 @@ class DemoReport:
         return {
             "title": self.title,
             "rows": [asdict(row) for row in self.rows],
-            "findings": dict(self.findings),
+            "findings": {name: dict(found) for name, found in self.findings.items()},
             "notes": list(self.notes),
             "files": {name: str(path) for name, path in self.files.items()},
             "seconds": dict(self.seconds),
@@ -98,19 +98,29 @@ class DemoReport:
         table = Table(
             title=self.title,
             title_style="bold",
-            caption="\n".join(self.notes),
+            caption="\n".join(self._lines()),
             caption_style="",
             caption_justify="left",
             box=box.SIMPLE_HEAD,
+            collapse_padding=True,
+            pad_edge=False,
         )
         table.add_column("", no_wrap=True)
         for title in ("params", "MACs", "torch ms", "ONNX ms", *(item.title for item in self.figures.values())):
-            table.add_column(title, justify="right")
+            table.add_column(title, justify="right", overflow="fold")
         first = self.rows[0]
         for row in self.rows:
             quality = (item.show(row.quality.get(name)) for name, item in self.figures.items())
             table.add_row(*_cells(row, first), *quality)
         return table
+
+    def _lines(self) -> Iterator[str]:
+        """Yield what stands under the table."""
+        yield from self.notes
+        for name, found in self.findings.items():
+            yield f"{name}: {', '.join(f'{title} {verdict}' for title, verdict in found.items())}."
+        if self.files:
+            yield f"Written: {', '.join(map(str, self.files.values()))}."
 
     def save(self, path: Path) -> None:
         """Write the report as a JSON file.
@@ -119,6 +129,25 @@ class DemoReport:
             path: The file; its folder must exist.
         """
         atomic_file(path, (json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n").encode())
+
+
+def verdicts(
+    first: Mapping[str, Spread], second: Mapping[str, Spread], figures: Mapping[str, Figure]
+) -> dict[str, str]:
+    """Compare two variants figure by figure.
+
+    Args:
+        first: Quality of the variant that may be better.
+        second: Quality of what it is compared with.
+        figures: What is compared, by the names it has in both.
+
+    Returns:
+        Title of the figure to the verdict of `graphopt.demo.spread.compare`.
+    """
+    return {
+        figure.title: compare(first[name], second[name], lower_is_better=figure.lower_is_better)
+        for name, figure in figures.items()
+    }
 
 
 def _cells(row: Row, first: Row) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ class DitDemo:
         sampling: How samples are drawn.
         batch_size: Batch of the timed calls.
         rounds: How often each call is timed.
-        threads: Threads for torch and for ONNX Runtime.
+        threads: Threads for torch and for ONNX Runtime; None takes two where two cores are idle, else one.
     """
 
     model: DiTConfig = field(default_factory=DiTConfig)
@@ -41,7 +41,7 @@ class DitDemo:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     batch_size: int = 64
     rounds: int = 30
-    threads: int = 1
+    threads: int | None = None
 
     def pipeline(self, score: str) -> str:
         """Return the text of the pipeline with an importance in it.

@@ -1,12 +1,21 @@
-"""Latencies that are compared fairly: the candidates take turns, and each reports its median."""
+"""Threads and seconds of a run."""
 
 import contextlib
-import statistics
+import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import torch
+
+
+def idle_threads(most: int = 2) -> int:
+    """Return how many threads find a core to themselves; on a busy machine two threads wait for each other.
+
+    Args:
+        most: The largest number to return; the smallest is 1.
+    """
+    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return max(1, min(most, round((os.cpu_count() or 1) - busy)))
 
 
 @contextlib.contextmanager
@@ -42,27 +51,3 @@ class Stopwatch:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
-
-
-def interleaved_medians(
-    candidates: Mapping[str, Callable[[], Any]], rounds: int = 30, warm_up: int = 3
-) -> dict[str, float]:
-    """Time callables in turns, so that a slow moment of the machine meets all of them alike.
-
-    Args:
-        candidates: What to time, by name.
-        rounds: How often each is timed.
-        warm_up: How often each is called before.
-
-    Returns:
-        The median time of a call in milliseconds, by name.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    for turn in range(-warm_up, rounds):
-        for name, call in candidates.items():
-            started = time.perf_counter()
-            call()
-            elapsed = time.perf_counter() - started
-            if turn >= 0:
-                seconds[name].append(elapsed)
-    return {name: 1000 * statistics.median(values) for name, values in seconds.items()}

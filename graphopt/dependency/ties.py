@@ -232,7 +232,7 @@ class Ties:
         return self._algebra.resolve(concatenate(parts))
 
     def bake(self, name: str, dims: Dim | Sequence[Dim]) -> None:
-        """State that a number in the arguments is the size of a dimension, or that a list holds the sizes of several."""
+        """State that a number in the arguments is the size of a dimension, or a list the sizes of several."""
         entry = self._facts.bakes.setdefault(self.node, {})
         if isinstance(dims, list):
             entry.update({(name, position): dim for position, dim in enumerate(dims)})

@@ -12,6 +12,7 @@ import numpy as np
 
 from graphopt.allocate import Allocation, AxisUnits, Scope, allocate, cost_schedule, exact_ratio, ratio_schedule
 from graphopt.dependency.graph import DependencyGraph, Group
+from graphopt.dependency.kinds import BY_MARK
 from graphopt.errors import BudgetError, SpecError
 from graphopt.pass_manager import Pass, PassContext, PassReport, PassResult
 from graphopt.passes.channels.figures import figures
@@ -206,7 +207,7 @@ class PruneChannels(Pass):
         return PassResult(program=rewritten, plan=plan, changed=changed, report=report, fuel_used=used)
 
 
-KINDS = frozenset("head kv_group queries_per_group qk_dim vo_dim pair expert state residual channel hidden".split())
+KINDS = frozenset((*BY_MARK.values(), "head", "kv_group", "queries_per_group", "pair", "channel", "hidden"))
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
+import os
 import time
 
 import pytest
 import torch
 
-from graphopt.demo.timing import Stopwatch, interleaved_medians, torch_threads
+from graphopt.demo.timing import Stopwatch, idle_threads, torch_threads
 
 
 class Clock:
@@ -23,21 +24,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_candidates_take_turns_and_report_their_median(clock: Clock) -> None:
-    order: list[str] = []
-
-    def call(name: str, durations: list[float]) -> None:
-        order.append(name)
-        clock.now += durations.pop(0)
-
-    slow, fast = [9.0, 0.5, 0.3, 0.4], [8.0, 0.1, 0.2, 0.7]
-    found = interleaved_medians(
-        {"slow": lambda: call("slow", slow), "fast": lambda: call("fast", fast)}, rounds=3, warm_up=1
-    )
-    assert found == pytest.approx({"slow": 400.0, "fast": 200.0})
-    assert order == ["slow", "fast"] * 4
-
-
 def test_parts_add_up(clock: Clock) -> None:
     watch = Stopwatch()
     for seconds, name in ((1.0, "a"), (2.0, "b"), (4.0, "a")):
@@ -51,3 +37,14 @@ def test_number_of_threads_is_put_back() -> None:
     with torch_threads(2):
         assert torch.get_num_threads() == 2
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("cores", "busy", "wanted"), [(2, 0.2, 2), (2, 1.1, 1), (2, 9.0, 1), (64, 10.0, 2), (1, 0.0, 1)]
+)
+def test_threads_are_as_many_as_cores_are_idle(
+    monkeypatch: pytest.MonkeyPatch, cores: int, busy: float, wanted: int
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(os, "getloadavg", lambda: (busy, 0.0, 0.0))
+    assert idle_threads() == wanted

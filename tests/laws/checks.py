@@ -93,7 +93,11 @@ def check_rewrite(net: Net, graph: DependencyGraph, kept: Kept, values: dict[str
     plan = make_plan(graph, kept, ("test",))
     assert plan.kept == kept
     check_weights(net, plan, program, rewritten)
-    again = replay(Plan.from_json(plan.to_json()), captured(net) if fresh else program)
+    read = Plan.from_json(plan.to_json())
+    assert read == plan, f"JSON of {kept} in {net!r}"
+    if not fresh:
+        return
+    again = replay(read, captured(net))
     for one, other in zip(outputs(rewritten, BATCH, net), outputs(again, BATCH, net), strict=True):
         assert torch.equal(torch.nan_to_num(one), torch.nan_to_num(other)), f"replay of {kept} in {net!r}"
 

@@ -18,7 +18,7 @@ NAME = st.sampled_from(sorted(ACTIVATIONS))
 
 @st.composite
 def attentions(draw: Draw) -> Attention:
-    keys, repeats = draw(st.integers(1, 3)), draw(st.sampled_from((1, 1, 2)))
+    keys, repeats = draw(st.sampled_from((2, 3, 1))), draw(st.sampled_from((1, 1, 2, 3)))
     rotation = draw(st.sampled_from(("none", "none", "half", "interleaved")))
     inner = draw(st.sampled_from((2, 4, 6) if rotation != "none" else (2, 3, 4)))
     fused = draw(st.sampled_from(("separate", "split", "einsum") if repeats > 1 else ("separate", "chunk", "view", "split", "einsum")))
@@ -47,6 +47,8 @@ EITHER = st.one_of(
     st.builds(Tied, WIDTH, NAME),
 )
 ON_TOKENS = st.one_of(
+    attentions(),
+    attentions(),
     attentions(),
     st.builds(Position, st.sampled_from(("raw", "table", "token"))),
     st.builds(Mix, SMALL),
@@ -89,9 +91,9 @@ def sequences(draw: Draw, shape: Shape, depth: int, fewest: int = 1, resize: boo
     """Blocks one after the other; where ``resize`` is False the positions stay as they are."""
     blocks: list[Block] = []
     for _ in range(draw(st.integers(fewest, 3 if depth else 2))):
-        simple = ON_TOKENS if shape.kind == "tokens" else ON_IMAGES
-        options = [EITHER, simple, simple] + ([compounds(shape, depth)] * 2 if depth else [])
-        block = draw(st.one_of(options))
+        own = ON_TOKENS if shape.kind == "tokens" else ON_IMAGES
+        options = [EITHER, own, own, *([compounds(shape, depth)] * 3 if depth else [])]
+        block = draw(options[draw(st.integers(0, len(options) - 1))])
         fits = not isinstance(block, Resize) or (resize and block.fits(shape))
         if shape.channels < 2 or not fits or block.out(shape).channels > WIDEST:
             continue

@@ -14,7 +14,7 @@ import graphopt
 from graphopt.example_inputs import ExampleInputs
 from graphopt.program import Program
 
-SHARE_IN_EVERY_RUN = {"peer_failures": 1, "torchvision": 2, "timm": 2, "transformers": 2, "diffusers": 2}
+SHARE_IN_EVERY_RUN = {"peer_failures": 1, "torchvision": 2, "timm": 4, "transformers": 4, "diffusers": 2}
 """Every n-th entry of a library is run always, the others with the slow tests."""
 
 NOTHING_TO_PRUNE = {"nested_output"}
