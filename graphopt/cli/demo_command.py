@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from graphopt.cli.options import AsJson, Traceback
 from graphopt.cli.screen import Screen
@@ -21,7 +22,9 @@ def demo(
     model: Annotated[
         Model, typer.Option(help="A diffusion transformer trained on digits, or a real sentence encoder.")
     ] = Model.DIT,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the files go.")] = Path("out/demo"),
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the files go, in a folder for each model.")] = Path(
+        "out/demo"
+    ),
     cache: Annotated[Path, typer.Option(metavar="FOLDER", help="Keeps trained weights between runs.")] = Path(
         ".demo_cache"
     ),
@@ -35,4 +38,5 @@ def demo(
         from graphopt.demo.run import run_dit
 
         report = run_dit(cache, out) if model is Model.DIT else run_minilm(out)
-        screen.show(report.to_dict(), report.table())
+        files = (Text(f"{name}: {path}") for name, path in report.files.items())
+        screen.show(report.to_dict(), report.table(), *files)

@@ -8,7 +8,8 @@ from rich.text import Text
 import graphopt
 from graphopt.cli.options import AsJson, ModelTarget, Traceback
 from graphopt.cli.screen import Screen
-from graphopt.cli.targets import Target, build_model
+from graphopt.cli.targets import Target
+from graphopt.cli.user_code import build_model
 from graphopt.report.inspection import explain_parameter, inspect_program
 from graphopt.report.tables import inspection_tables
 

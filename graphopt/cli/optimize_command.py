@@ -10,7 +10,8 @@ import graphopt
 from graphopt.cli.options import AsJson, ModelTarget, Traceback
 from graphopt.cli.origin import record_origin, require_writable
 from graphopt.cli.screen import Screen
-from graphopt.cli.targets import Target, build_model, load_batches, load_loss
+from graphopt.cli.targets import Target
+from graphopt.cli.user_code import build_model, load_batches, load_loss
 from graphopt.pass_manager import Pass, PassResult
 from graphopt.program import Program
 from graphopt.report.tables import report_tables

@@ -5,7 +5,8 @@ from pathlib import Path
 import graphopt
 from graphopt.cli.origin import read_origin
 from graphopt.cli.screen import Screen
-from graphopt.cli.targets import Target, build_model
+from graphopt.cli.targets import Target
+from graphopt.cli.user_code import build_model
 from graphopt.errors import PlanError
 from graphopt.exporters.atomic import MARKER
 from graphopt.pass_manager import Result

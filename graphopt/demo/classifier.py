@@ -57,6 +57,17 @@ class DigitClassifier(nn.Module):
         return logits
 
 
+def fresh_classifier(config: ClassifierConfig) -> DigitClassifier:
+    """Make an untrained classifier whose weights depend on the configuration's seed alone.
+
+    Args:
+        config: Sizes and seed.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return DigitClassifier(config)
+
+
 def train_classifier(data: LabelledImages, config: ClassifierConfig) -> DigitClassifier:
     """Train a classifier on real digits.
 
@@ -64,9 +75,7 @@ def train_classifier(data: LabelledImages, config: ClassifierConfig) -> DigitCla
         data: Images to learn from.
         config: Sizes, steps and seed.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        model = DigitClassifier(config)
+    model = fresh_classifier(config)
     generator = torch.Generator().manual_seed(config.seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=1e-2)
     for _ in shown(range(config.epochs), "training the judge"):

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from graphopt.demo.cache import Trained, trained
-from graphopt.demo.classifier import ClassifierConfig, DigitClassifier, train_classifier
+from graphopt.demo.classifier import ClassifierConfig, DigitClassifier, fresh_classifier, train_classifier
 from graphopt.demo.diffusion import TrainingConfig, train
 from graphopt.demo.digits import Digits
 from graphopt.demo.model import DiT, DiTConfig
@@ -24,7 +24,7 @@ def digit_classifier(cache: Path, data: Digits, config: ClassifierConfig) -> Dig
     def make() -> Trained:
         return Trained(train_classifier(data.train, config).state_dict(), {})
 
-    model = DigitClassifier(config)
+    model = fresh_classifier(config)
     model.load_state_dict(dict(trained(cache, "judge", asdict(config), make).tensors))
     return model.eval()
 

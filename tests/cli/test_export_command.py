@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import graphopt
-from graphopt.cli.targets import Target, build_model
+from graphopt.cli.targets import Target
+from graphopt.cli.user_code import build_model
 from graphopt.exporters.runtime import run_onnx
 
 Run = Callable[..., Any]

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 import graphopt
-from graphopt.cli.targets import Target, build_model
+from graphopt.cli.targets import Target
+from graphopt.cli.user_code import build_model
 
 Run = Callable[..., Any]
 PASSES = "prune-channels{ratio=0.5}"

@@ -47,7 +47,9 @@ def test_a_placement_lists_where_each_index_lies(script: list[Step]) -> None:
     for dim in map(world.algebra.resolve, world.terms):
         labels = denote(dim, free=False)
         for leaf, placement in placements(dim).items():
-            rows = [{flat for flat, here in enumerate(labels) if (id(leaf), index) in here} for index in range(leaf.size)]
+            rows = [
+                {flat for flat, here in enumerate(labels) if (id(leaf), index) in here} for index in range(leaf.size)
+            ]
             assert [set(row) for row in placement.indices().tolist()] == rows
 
 

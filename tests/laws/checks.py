@@ -48,13 +48,14 @@ def outputs(program: Program, batch: int, net: Net) -> list[Tensor]:
     return [out] if isinstance(out, Tensor) else list(out)
 
 
-def check(net: Net, seed: int = 0, *, fresh: bool = False) -> Seen:
+def check(net: Net, seed: int = 0, *, fresh: bool = False, most: int | None = None) -> Seen:
     """Prove every axis alone and the selected ones together; replay the plan; run at two batch sizes.
 
     Args:
         net: the model.
         seed: seed of what is kept.
         fresh: replay on a second capture of a model built anew.
+        most: prove at most so many axes alone, chosen by the seed; every one by default.
     """
     program = captured(net)
     graph = DependencyGraph(program)
@@ -63,7 +64,10 @@ def check(net: Net, seed: int = 0, *, fresh: bool = False) -> Seen:
     random = np.random.default_rng(seed)
     values = random_parameters(program.parameters, seed)
     idle = 0
-    for group in graph.groups:
+    alone = list(graph.groups)
+    if most is not None:
+        alone = [alone[index] for index in random.permutation(len(alone))[:most]]
+    for group in alone:
         kept = {group.id: some_kept(group.size, random)}
         idle += not prove(net, graph, replace(program, graph_module=sliced_graph(graph, kept)), kept, values)
     chosen = {group.id: some_kept(group.size, random) for group in select_axes(graph, Limits()).groups}

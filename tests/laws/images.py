@@ -10,7 +10,7 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class Conv(Block):
-    """A 3x3 convolution; ``grouped`` has the first of 3, 2, 1 groups that divides both sides, ``depth`` one a channel."""
+    """A 3x3 convolution; ``grouped``: the first of 3, 2, 1 groups that divides both sides, ``depth``: one a channel."""
 
     channels: int
     form: str = "plain"

@@ -7,7 +7,21 @@ from laws.attention import Attention
 from laws.images import Conv, ImageNorm, Resize, Tokens, UNet
 from laws.shapes import ACTIVATIONS, Block, Blocks, Net, Shape, out_of
 from laws.tokens import Experts, Group, Mix, Modulated, Outer, Position
-from laws.wiring import NORMS, Activation, Gated, Halves, Norm, Parallel, Project, Repeat, Residual, Shuffle, Slice, Squeeze, Tied
+from laws.wiring import (
+    NORMS,
+    Activation,
+    Gated,
+    Halves,
+    Norm,
+    Parallel,
+    Project,
+    Repeat,
+    Residual,
+    Shuffle,
+    Slice,
+    Squeeze,
+    Tied,
+)
 
 Draw = Callable[[st.SearchStrategy], object]
 WIDEST = 26
@@ -21,7 +35,11 @@ def attentions(draw: Draw) -> Attention:
     keys, repeats = draw(st.sampled_from((2, 3, 1))), draw(st.sampled_from((1, 1, 2, 3)))
     rotation = draw(st.sampled_from(("none", "none", "half", "interleaved")))
     inner = draw(st.sampled_from((2, 4, 6) if rotation != "none" else (2, 3, 4)))
-    fused = draw(st.sampled_from(("separate", "split", "einsum") if repeats > 1 else ("separate", "chunk", "view", "split", "einsum")))
+    fused = draw(
+        st.sampled_from(
+            ("separate", "split", "einsum") if repeats > 1 else ("separate", "chunk", "view", "split", "einsum")
+        )
+    )
     return Attention(
         keys * repeats,
         inner,

@@ -85,7 +85,7 @@ class Mixture(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits = self.router(x)
         weights = logits.softmax(-1) if self.form == "softmax" else logits.sigmoid()
-        hidden = torch.relu(torch.einsum("btc,ech->beth", x, self.up))
+        hidden = torch.relu(x.unsqueeze(1) @ self.up)
         return torch.einsum("beth,ehc,bte->btc", hidden, self.down, weights)
 
 

@@ -307,7 +307,11 @@ class Repeated(nn.Module):
             return x.repeat_interleave(2, self.axis)
         if self.form == "strided":
             return x[:, :, ::2] if self.axis == 2 else x[:, ::2]
-        return torch.cat([x, -x], self.axis) if self.form == "crelu" else x.repeat(1, *((1, 2) if self.axis == 2 else (2, 1, 1)))
+        return (
+            torch.cat([x, -x], self.axis)
+            if self.form == "crelu"
+            else x.repeat(1, *((1, 2) if self.axis == 2 else (2, 1, 1)))
+        )
 
 
 @dataclass(frozen=True)

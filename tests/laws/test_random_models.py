@@ -1,0 +1,35 @@
+"""The laws on random models: 520 captured modules in every run, each proved all at once and on an axis alone."""
+
+import hypothesis
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from laws.checks import check
+from laws.shapes import Net
+from laws.specs import nets
+
+PARTS, MODELS = 20, 26
+relaxed = settings(deadline=None, max_examples=MODELS, suppress_health_check=list(HealthCheck))
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_laws_hold_on_random_models(part: int) -> None:
+    seen = []
+
+    @hypothesis.seed(part)
+    @relaxed
+    @given(net=nets(), seed=st.integers(0, 1000))
+    def run(net: Net, seed: int) -> None:
+        seen.append(check(net, seed, fresh=seed % 5 == 0, most=1))
+
+    run()
+    assert len(seen) >= MODELS
+    assert sum(entry.axes for entry in seen) > MODELS
+
+
+@pytest.mark.slow
+@relaxed
+@given(net=nets(), seed=st.integers(0, 1000))
+def test_laws_hold_on_every_axis(net: Net, seed: int) -> None:
+    found = check(net, seed, fresh=True)
+    assert found.without_effect <= found.axes
