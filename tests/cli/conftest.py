@@ -167,3 +167,9 @@ def saved(folder: Path) -> Path:
     out = folder / "out"
     assert main(["optimize", f"{folder / 'net_model.py'}:build", "--passes", PASSES, "--out", str(out)]) == 0
     return out
+
+
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables and notes are not wrapped, whatever terminal the tests run in."""
+    monkeypatch.setenv("COLUMNS", "200")
