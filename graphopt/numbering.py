@@ -9,8 +9,9 @@ from graphopt.wiring import submodule_of
 
 
 def renumber(graph_module: fx.GraphModule) -> None:
-    """Name every node after its operator or tensor and its place, such as `conv2d_3`; placeholders keep their names.
+    """Name every node after its operator or tensor and its place, such as `conv2d_3`; placeholders after their argument.
 
+    Placeholders come first: in the code that torch.fx writes, a parameter `x` read before the argument `x` hides it.
     Bodies of higher-order operators are treated alike, each for itself.
     """
     for node in graph_module.graph.nodes:
@@ -24,7 +25,7 @@ def _renumbered(graph: fx.Graph) -> fx.Graph:
     named = fx.Graph()
     named.set_codegen(graph._codegen)
     copies: dict[fx.Node, fx.Node] = {}
-    for node in graph.nodes:
+    for node in sorted(graph.nodes, key=lambda node: node.op != "placeholder"):
         args, kwargs = fx.map_arg((node.args, node.kwargs), copies.__getitem__)
         copies[node] = named.create_node(node.op, node.target, args, kwargs, _base_name(node), node.type)
         copies[node].meta = node.meta
@@ -32,9 +33,9 @@ def _renumbered(graph: fx.Graph) -> fx.Graph:
 
 
 def _base_name(node: fx.Node) -> str:
-    if node.op in ("placeholder", "output"):
+    if node.op == "output":
         return node.name
-    if node.op == "get_attr":
+    if node.op in ("placeholder", "get_attr"):
         return str(node.target).replace(".", "_")
     return _operator_name(node.target)
 

@@ -21,12 +21,12 @@ def test_names_follow_operators_and_order() -> None:
     program = capture(Model(), (torch.randn(2, 4),), {"second": torch.randn(2, 4)})
     names = [node.name for node in program.graph_module.graph.nodes]
     assert names == [
+        "first",
+        "second",
         "layers_0_weight",
         "layers_0_bias",
         "layers_1_weight",
         "layers_1_bias",
-        "first",
-        "second",
         "linear",
         "linear_1",
         "submod_1",
@@ -49,3 +49,23 @@ def test_renumbering_again_changes_nothing() -> None:
     assert str(program) == before
     x = torch.randn(3, 4)
     assert list(program(x, second=x)) == ["sum", "parts"]
+
+
+class Shadow(nn.Module):
+    """Parameters and a layer under the names of the arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.x = nn.Parameter(torch.randn(4))
+        self.y = nn.Linear(4, 6)
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, x, y):
+        return self.head(self.y(x["x"] * self.x + y))
+
+
+def test_a_parameter_named_as_an_argument_does_not_hide_it() -> None:
+    model, args = Shadow().eval(), ({"x": torch.randn(3, 4)}, torch.randn(3, 4))
+    program = capture(model, args)
+    assert torch.equal(program(*args), model(*args))
+    assert set(program.parameters) == set(dict(model.named_parameters()))

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from graphopt.cli.options import AsJson, Traceback
 from graphopt.cli.screen import Screen
@@ -38,5 +37,4 @@ def demo(
         from graphopt.demo.run import run_dit
 
         report = run_dit(cache, out) if model is Model.DIT else run_minilm(out)
-        files = (Text(f"{name}: {path}") for name, path in report.files.items())
-        screen.show(report.to_dict(), report.table(), *files)
+        screen.show(report.to_dict(), report.table())

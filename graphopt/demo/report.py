@@ -119,8 +119,6 @@ class DemoReport:
         yield from self.notes
         for name, found in self.findings.items():
             yield f"{name}: {', '.join(f'{title} {verdict}' for title, verdict in found.items())}."
-        if self.files:
-            yield f"Written: {', '.join(map(str, self.files.values()))}."
 
     def save(self, path: Path) -> None:
         """Write the report as a JSON file.

@@ -18,6 +18,9 @@ from graphopt.measure import Comparison, compare_latency
 from graphopt.pass_manager.result import Result
 from graphopt.program import Program
 
+UNREST = 0.3
+"""Distance of the quartiles, as a share of the median, beyond which a report warns of the machine."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
@@ -110,8 +113,25 @@ def benchmark(
         threads=count,
         repeats=repeats,
         device=str(device),
-        notes=() if before is not after else ("the result rewrote nothing: before and after are the same program",),
+        notes=(
+            *(("the result rewrote nothing: before and after are one program",) if before is after else ()),
+            *unrest(measured),
+        ),
     )
+
+
+def unrest(measured: Comparison) -> tuple[str, ...]:
+    """Return a warning where the times of a call spread so far that its median means little.
+
+    Args:
+        measured: Times of several calls.
+    """
+    spreads = {name: found.iqr_seconds / found.median_seconds for name, found in measured.latencies.items()}
+    name = max(spreads, key=spreads.__getitem__)
+    if spreads[name] <= UNREST:
+        return ()
+    spread = f"half of the times of {name} spread over {spreads[name]:.0%} of their median"
+    return (f"the machine was busy: {spread}; measure again when it is idle",)
 
 
 def _variant(program: Program, measured: Comparison, name: str) -> Variant:

@@ -114,8 +114,9 @@ def _kinds_table(plan: Plan) -> Table:
 def _remarks(entry: PassReport) -> Iterator[Text]:
     if entry.frozen:
         yield Text(f"frozen: {len(entry.frozen)} dimensions; graphopt inspect tells why")
-    if entry.refused:
-        yield Text(f"whole: {_some(entry.refused)}")
+    yield from map(Text, entry.refused[:EXAMPLES])
+    if len(entry.refused) > EXAMPLES:
+        yield Text(f"and {len(entry.refused) - EXAMPLES} more, which --json lists")
     yield from _lines("note", entry.notes)
 
 

@@ -35,8 +35,7 @@ original 2.00M 8.00M 10.0 4.0 99.5 ± 0.1
 pruned 1.50M (75%) 4.00M (50%) 5.0 (2.00x) 2.5 (1.60x)
 real 100.0
 Times: medians.
-taylor against random: accuracy % better, loss no clear difference.
-Written: out/pruned.onnx."""
+taylor against random: accuracy % better, loss no clear difference."""
 
 
 def rendered(width: int) -> str:

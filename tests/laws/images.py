@@ -82,7 +82,7 @@ class Resize(Block):
 
     def fits(self, shape: Shape) -> bool:
         if self.form in SMALLER:
-            return shape.size % 2 == 0 and shape.channels <= 12
+            return shape.size % 4 == 0 and shape.channels <= 12
         return shape.size <= 4 and (self.form != "shuffle" or (shape.channels % 4 == 0 and shape.channels > 4))
 
     def out(self, shape: Shape) -> Shape:

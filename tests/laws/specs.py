@@ -82,11 +82,11 @@ ON_IMAGES = st.one_of(
 
 
 @st.composite
-def compounds(draw: Draw, shape: Shape, depth: int) -> Block:
-    """A block with blocks inside."""
+def compounds(draw: Draw, shape: Shape, depth: int, kind: str = "") -> Block:
+    """A block with blocks inside, of a given kind or of any."""
     kinds = ["residual", "parallel", "halves", "modulated" if shape.kind == "tokens" else "unet"]
-    kind = draw(st.sampled_from(kinds))
-    if kind == "unet" and shape.size % 2 == 0:
+    kind = kind or draw(st.sampled_from(kinds))
+    if kind == "unet" and shape.size % 4 == 0:
         return UNet(draw(sequences(Shape("image", shape.channels + 2, shape.size // 2), depth - 1)))
     if kind == "parallel":
         left, right = draw(sequences(shape, depth - 1)), draw(sequences(shape, depth - 1))
@@ -120,13 +120,45 @@ def sequences(draw: Draw, shape: Shape, depth: int, fewest: int = 1, resize: boo
     return tuple(blocks)
 
 
+HEADS = st.sampled_from(("linear", "flat", "two"))
+CHANNELS = st.integers(3, 6)
+
+
 @st.composite
-def nets(draw: Draw) -> Net:
-    """A random model."""
-    shape = Shape(draw(st.sampled_from(("tokens", "image"))), draw(st.integers(3, 6)), 4)
+def plain(draw: Draw, kind: str) -> Net:
+    """A model of any blocks on tokens or on images; some of the latter end on tokens."""
+    shape = Shape(kind, draw(CHANNELS), 4)
     stem = shape.wide(shape.channels + 1)
     blocks = draw(sequences(stem, 2, 2, resize=True))
     here = out_of(blocks, stem)
     if here.kind == "image" and here.size <= 4 and draw(st.booleans()):
         blocks = (*blocks, Tokens(), *draw(sequences(Tokens().out(here), 1)))
-    return Net(shape, blocks, draw(st.sampled_from(("linear", "flat", "two"))))
+    return Net(shape, blocks, draw(HEADS))
+
+
+@st.composite
+def transformers(draw: Draw) -> Net:
+    """Attention in a residual stream, with a block before and others behind."""
+    channels = draw(st.sampled_from((6, 8, 5)))
+    before = draw(st.sampled_from(((), (Project(channels),), (Position("raw"),), (Norm("layer"),))))
+    norm = draw(st.sampled_from(((), (Norm("layer"),), (Norm("rms"),), (Norm("rms_by_hand"),))))
+    around = draw(st.sampled_from((Residual, Modulated)))
+    behind = draw(sequences(Shape("tokens", channels, 4), 1))
+    return Net(Shape("tokens", channels - 1, 4), (*before, around((*norm, draw(attentions()))), *behind), draw(HEADS))
+
+
+@st.composite
+def joined(draw: Draw, kind: str, compound: str) -> Net:
+    """A model that begins with one kind of compound block."""
+    shape = Shape(kind, draw(CHANNELS), 4)
+    stem = shape.wide(shape.channels + 1)
+    first = draw(compounds(stem, 2, compound))
+    return Net(shape, (first, *draw(sequences(first.out(stem), 1))), draw(HEADS))
+
+
+def nets() -> st.SearchStrategy[Net]:
+    """A random model."""
+    branching = [joined(kind, compound) for kind in ("tokens", "image") for compound in ("parallel", "halves")]
+    return st.one_of(
+        transformers(), plain("tokens"), plain("image"), transformers(), joined("image", "unet"), *branching
+    )

@@ -6,7 +6,9 @@ from torch import nn
 
 import graphopt
 from graphopt.errors import MissingExtraError, SpecError
+from graphopt.measure import Comparison, Latency
 from graphopt.report import Benchmark, Variant, benchmark
+from graphopt.report.benchmark import unrest
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,7 @@ def test_sizes_times_and_conditions(result: graphopt.Result) -> None:
     assert (found.before.parameters, found.after.parameters) == (420, 212)
     assert (found.before.macs, found.after.macs) == (3 * 384, 3 * 192)
     assert found.before.torch_seconds > 0
-    assert (found.threads, found.repeats, found.device, found.notes) == (1, 2, "cpu", ())
+    assert (found.threads, found.repeats, found.device) == (1, 2, "cpu")
     assert torch.get_num_threads() == threads
 
 
@@ -50,7 +52,14 @@ def test_a_result_without_a_rewrite_says_so() -> None:
     )
     found = benchmark(result, repeats=2, warm_up=0, onnx=False)
     assert found.before.parameters == found.after.parameters == 20
-    assert found.notes == ("the result rewrote nothing: before and after are the same program",)
+    assert found.notes[0] == "the result rewrote nothing: before and after are one program"
+
+
+def test_a_busy_machine_is_told() -> None:
+    calm, restless = (Latency(1.0, iqr, 20, 1, "cpu") for iqr in (0.3, 0.5))
+    assert unrest(Comparison({"torch before": calm, "torch after": calm}, {})) == ()
+    (note,) = unrest(Comparison({"torch before": calm, "torch after": restless}, {}))
+    assert note.startswith("the machine was busy: half of the times of torch after spread over 50% of their median;")
 
 
 @pytest.mark.parametrize(("repeats", "threads"), [(1, None), (2, 0)])

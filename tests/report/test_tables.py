@@ -63,7 +63,7 @@ def test_passes_and_what_is_kept() -> None:
         after={"parameters": 212, "parameter_bytes": 848},
         seconds=0.5,
         frozen=("one", "two"),
-        refused=("a", "b", "c", "d"),
+        refused=("a stays whole", "b stays whole", "c stays whole", "d stays whole"),
         notes=("look here [sic]",),
     )
     assert rendered(*report_tables(Report((entry,)), result.plan)) == [
@@ -72,7 +72,10 @@ def test_passes_and_what_is_kept() -> None:
         "parameters 420 212 50.5%",
         "parameter bytes 1.68kB 848B 50.5%",
         "frozen: 2 dimensions; graphopt inspect tells why",
-        "whole: a, b, c and 1 more",
+        "a stays whole",
+        "b stays whole",
+        "c stays whole",
+        "and 1 more, which --json lists",
         "note: look here [sic]",
         "kept",
         "kind axes units kept of",
