@@ -34,7 +34,8 @@ class Comparison:
 
     Attributes:
         error: largest over the outputs of ``||masked - rewritten||`` over the smaller of ``||masked - original||``
-            and ``||masked||``, so that a large original hides nothing; zero where both agree to the last bit.
+            and ``||masked||``, so that a large original hides nothing, or over the one of them that is not zero; zero
+            where both agree to the last bit.
         effect: largest over the outputs of ``||masked - original|| / ||original||``: without an effect nothing is
             shown.
         outputs: number of tensor outputs compared.
@@ -175,7 +176,8 @@ def _compared(original: list[Tensor], masked: list[Tensor], sliced: list[Tensor]
     for whole, expected, found in zip(original, masked, sliced, strict=True):
         difference, change = _norm(expected - found), _norm(expected - whole)
         effects.append(change / (_norm(whole) or 1.0))
-        scale = min(change, _norm(expected) or change)
+        size = _norm(expected)
+        scale = min(change or size, size or change)
         errors.append(0.0 if difference == 0 else difference / scale if scale else math.inf)
     return Comparison(_largest(errors), _largest(effects), len(original))
 
