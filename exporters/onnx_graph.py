@@ -1,11 +1,11 @@
 """The graph as torch.onnx can take it: outputs are tensors, attention leaves contiguous memory."""
 
-import copy
-
 import torch
 from torch import fx
 from torch.fx.graph import _PyTreeCodeGen
 from torch.utils import _pytree as pytree
+
+from graphopt.copying import copy_graph
 
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 
@@ -37,7 +37,7 @@ def _settle_attention(graph_module: fx.GraphModule) -> None:
     """Put a contiguous copy behind every attention, in the bodies of higher-order operators too."""
     for name, body in list(graph_module.named_children()):
         if isinstance(body, fx.GraphModule):
-            settled = copy.deepcopy(body)
+            settled = copy_graph(body).assemble()
             _settle_attention(settled)
             graph_module.add_module(name, settled)
     graph = graph_module.graph

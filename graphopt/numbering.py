@@ -9,7 +9,7 @@ from graphopt.wiring import submodule_of
 
 
 def renumber(graph_module: fx.GraphModule) -> None:
-    """Name every node after its operator or tensor and its place, such as `conv2d_3`; placeholders after their argument.
+    """Name every node after its operator or tensor and its place, such as `conv2d_3`; placeholders after the argument.
 
     Placeholders come first: in the code that torch.fx writes, a parameter `x` read before the argument `x` hides it.
     Bodies of higher-order operators are treated alike, each for itself.

@@ -1,15 +1,15 @@
 """Program: a captured model as a graph, its tensors under the user's names, and where it came from."""
 
-import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import fx, nn
 
 from graphopt import wiring
-from graphopt.assembly import Attribute, assemble, named_attributes
+from graphopt.assembly import attach, named_attributes
+from graphopt.copying import copy_graph
 from graphopt.printer import render
 
 
@@ -40,7 +40,7 @@ class Lineage:
     kept: Mapping[str, tuple[int, ...]]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Program:
     """A model as an FX graph of ATen operators in inference form.
 
@@ -53,7 +53,7 @@ class Program:
         dynamic_batch: Whether the batch axis is symbolic, so that any batch of two or more runs.
         notes: Remarks of the capture, such as why the batch is static.
         lineage: Set by rewrites; None on a captured program.
-        borrowed: Identities of the storages that belong to the user's model.
+        borrowed: Identities of the storages that belong to the user's model; none once `module` was called.
     """
 
     graph_module: fx.GraphModule
@@ -64,6 +64,11 @@ class Program:
     notes: tuple[str, ...] = ()
     lineage: Lineage | None = None
     borrowed: frozenset[int] = field(default=frozenset(), repr=False)
+
+    def __repr__(self) -> str:
+        """Return the class and the sizes; `str` gives the whole text."""
+        nodes, tensors = len(list(self.nodes())), len(self.parameters)
+        return f"<Program {self.source.class_name}: {nodes} nodes, {tensors} tensors>"
 
     @property
     def parameters(self) -> dict[str, torch.Tensor]:
@@ -85,23 +90,21 @@ class Program:
         return render(self.graph_module, f"program {self.source.class_name}", self.notes)
 
     def module(self) -> nn.Module:
-        """Return an ordinary module of this graph.
+        """Return an ordinary module of this graph, over the program's own tensors: training it trains the program.
 
-        Tensors whose storage belongs to the user's model are cloned, so training the result leaves that model alone.
+        Tensors whose storage belongs to the user's model are cloned first, so that model stays as it is.
         """
-        memo: dict[int, torch.Tensor] = {}
-        attributes = {
-            name: Attribute(self._owned(attribute.value, memo), attribute.persistent)
-            for name, attribute in named_attributes(self.graph_module).items()
-        }
-        return assemble(copy.deepcopy(self.graph_module.graph), attributes, type(self.graph_module).__name__)
+        self._own_tensors()
+        return copy_graph(self.graph_module).assemble()
 
-    def _owned(self, value: torch.Tensor | nn.Module, memo: dict[int, torch.Tensor]) -> torch.Tensor | nn.Module:
-        if isinstance(value, nn.Module):
-            return copy.deepcopy(value)
-        if value.untyped_storage()._cdata not in self.borrowed:
-            return value
-        return clone_tensor(value, memo)
+    def _own_tensors(self) -> None:
+        """Replace every tensor over storage of the user's model by a clone."""
+        memo: dict[int, torch.Tensor] = {}
+        for name, attribute in named_attributes(self.graph_module).items():
+            value = attribute.value
+            if isinstance(value, torch.Tensor) and value.untyped_storage()._cdata in self.borrowed:
+                attach(self.graph_module, name, replace(attribute, value=clone_tensor(value, memo)))
+        object.__setattr__(self, "borrowed", frozenset())
 
 
 def first_difference(left: Program, right: Program) -> str | None:

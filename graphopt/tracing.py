@@ -1,6 +1,5 @@
 """Capture: an `nn.Module` becomes a Program, and a rewritten graph becomes one again."""
 
-import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,6 +12,7 @@ from graphopt.aliasing import Aliases
 from graphopt.assembly import Attribute, assemble, attach, named_attributes
 from graphopt.canonical import canonicalise, eliminate_dead_code
 from graphopt.capture_failure import Attempt, summary
+from graphopt.copying import copy_graph
 from graphopt.errors import CaptureError
 from graphopt.example_inputs import ExampleInputs, bind, without_weights
 from graphopt.numbering import renumber
@@ -177,14 +177,9 @@ def _clone_written(graph_module: fx.GraphModule) -> None:
 
 def _pruned_copy(graph_module: fx.GraphModule, like: Program) -> fx.GraphModule:
     """Copy a rewritten graph without what no output needs; tensors are shared, bodies are not."""
-    attributes = {
-        name: replace(held, value=copy.deepcopy(held.value)) if isinstance(held.value, nn.Module) else held
-        for name, held in named_attributes(graph_module).items()
-    }
-    class_name = type(like.graph_module).__name__
-    copied = assemble(copy.deepcopy(graph_module.graph), attributes, class_name)
+    copied = copy_graph(graph_module).assemble()
     eliminate_dead_code(copied)
-    return assemble(copied.graph, _kept_attributes(copied, like), class_name)
+    return assemble(copied.graph, _kept_attributes(copied, like), type(like.graph_module).__name__)
 
 
 def _kept_attributes(graph_module: fx.GraphModule, like: Program) -> dict[str, Attribute]:

@@ -59,26 +59,38 @@ def test_module_is_ordinary_and_owns_its_tensors() -> None:
     x = torch.randn(5, 4)
     assert all(torch.equal(one, other) for one, other in zip(module(x), model.eval()(x), strict=True))
     assert list(module.state_dict()) == list(model.state_dict())
-    shared = {tensor.data_ptr() for tensor in program.parameters.values()}
+    shared = {tensor.data_ptr() for tensor in model.state_dict(keep_vars=True).values()}
     own = [*module.parameters(), *module.buffers()]
     assert shared.isdisjoint({tensor.data_ptr() for tensor in own})
     module.train()
     torch.optim.SGD(module.parameters(), 0.1).zero_grad()
     module(x)[0].sum().backward()
     assert all(parameter.grad is not None for parameter in module.parameters())
-    assert all(parameter.grad is None for parameter in (*model.parameters(), *program.graph_module.parameters()))
-    assert module.double()(x.double())[0].dtype is torch.float64
+    assert all(parameter.grad is None for parameter in model.parameters())
     twin = copy.deepcopy(program.module())
     assert torch.equal(twin(x)[0], program(x)[0])
+    assert twin.double()(x.double())[0].dtype is torch.float64
+    assert program(x)[0].dtype is torch.float32
 
 
-def test_module_shares_tensors_that_are_the_programs_own() -> None:
+def test_training_the_module_trains_the_program() -> None:
+    model, program = block()
+    before = copy.deepcopy(model.state_dict())
+    module = recapture(program.graph_module, program.args, program.kwargs, program).module()
+    assert module.up.weight.data_ptr() != program.parameters["up.weight"].data_ptr()
+    module, again = program.module(), program.module()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(1)
+    x = torch.randn(3, 4)
+    assert torch.equal(module(x)[0], program(x)[0])
+    assert torch.equal(module(x)[0], again(x)[0])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_repr_is_short() -> None:
     _, program = block()
-    changed = program.module()
-    result = recapture(changed, program.args, program.kwargs, program)
-    module = result.module()
-    assert result.borrowed == program.borrowed
-    assert module.up.weight.data_ptr() == result.parameters["up.weight"].data_ptr()
+    assert len(repr(program)) < 80
 
 
 def test_module_keeps_ties() -> None:

@@ -52,7 +52,10 @@ class Result:
     report: Report
 
     def module(self) -> nn.Module:
-        """Return an ordinary module that shares no tensor with the user's model."""
+        """Return an ordinary module over the program's own tensors; it shares none with the user's model.
+
+        Training it trains the result: what `save` and `export_onnx` then write has the trained weights.
+        """
         return self.program.module()
 
     def save(self, path: str | Path) -> Path:

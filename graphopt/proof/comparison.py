@@ -12,6 +12,7 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from graphopt.assembly import Attribute
+from graphopt.copying import GraphCopy, copy_graph
 from graphopt.dependency.graph import DependencyGraph
 from graphopt.dependency.placement import kept_mask
 from graphopt.dependency.terms import Dim, dim_size
@@ -19,7 +20,6 @@ from graphopt.errors import VerificationError
 from graphopt.program import Program
 from graphopt.proof.masking import Masks, mask_operands, mask_tensors
 from graphopt.proof.twin import TWINS, replace_by_twin
-from graphopt.rewrite.copying import GraphCopy, copy_graph
 from graphopt.rewrite.slicing import slice_tensor
 
 TOLERANCE = 1e-4

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, fx
 
 from graphopt.assembly import Attribute
+from graphopt.copying import GraphCopy
 from graphopt.dependency.graph import DependencyGraph
 from graphopt.dependency.placement import BoolArray, kept_mask
 from graphopt.dependency.terms import Dim, Leaf
-from graphopt.rewrite.copying import GraphCopy
 
 Masks = Mapping[Leaf, BoolArray]
 

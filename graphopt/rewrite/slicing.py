@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from graphopt.assembly import Attribute
+from graphopt.copying import GraphCopy, copy_graph
 from graphopt.dependency.analysis import TensorKey, tensor_key
 from graphopt.dependency.graph import DependencyGraph
 from graphopt.dependency.placement import BoolArray, kept_mask
 from graphopt.dependency.terms import Dim, Leaf
 from graphopt.program import Lineage, Program
 from graphopt.rewrite.constants import rewrite_constants
-from graphopt.rewrite.copying import GraphCopy, copy_graph
 from graphopt.tracing import recapture
 
 Masks = Mapping[Leaf, BoolArray]

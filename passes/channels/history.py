@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from graphopt.assembly import Attribute
+from graphopt.copying import copy_graph
 from graphopt.dependency.graph import DependencyGraph, Group
 from graphopt.pass_manager import PassContext
 from graphopt.program import Program
 from graphopt.proof.masking import mask_tensors
-from graphopt.rewrite.copying import copy_graph
 from graphopt.scores import Gradients, Scorer
 
 

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 import graphopt
 from graphopt.assembly import Attribute
+from graphopt.copying import copy_graph
 from graphopt.errors import VerificationError
 from graphopt.proof.comparison import compare
 from graphopt.proof.randomise import random_parameters
-from graphopt.rewrite.copying import copy_graph
 from graphopt.rewrite.slicing import slice_axes
 
 
