@@ -39,7 +39,7 @@ class Facts:
         dims: the dimensions of every value; a list of them for nodes with several outputs.
         bakes: numbers in a node's arguments that are sizes of dimensions, by argument name and position.
         selects: nodes whose output is a table of positions; pruned, they are followed by a selection.
-        contractions: dimensions over which two activations are contracted: (operand, tensor dimension, dim).
+        contractions: dimensions that an operator sums over: (operand, tensor dimension, dim).
         statistics: nodes that run a statistic, with the dimensions they run over.
         explicits: arguments left out whose default is derived from a dimension: (name, value, dim).
         divisors: dimensions whose kept size must stay a multiple of a number.
@@ -206,7 +206,7 @@ class Ties:
             self._algebra.mark(dim, "statistic")
 
     def contract(self, operand: str | fx.Node, axis: int) -> None:
-        """State that two activations are contracted over a dimension of this operand."""
+        """State that the operator sums over a dimension of this operand, which something must be zero on."""
         node = self._arguments[operand] if isinstance(operand, str) else operand
         self._facts.contractions.setdefault(self.node, []).append((node, axis, self.dims(node)[axis]))
 

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from graphopt.dependency.graph import DependencyGraph
-from graphopt.tracing import capture
 
 Analysed = Callable[..., DependencyGraph]
 pytestmark = [
@@ -104,16 +103,20 @@ def test_a_given_state_freezes(analysed: Analysed) -> None:
     assert "an input of the model" in graph.explain("network.weight_hh_l0", 1)
 
 
-def test_projections_freeze() -> None:
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True, "num_layers": 2}, {"bias": False}], ids=str)
+def test_a_projection_keeps_its_sizes(analysed: Analysed, options: dict[str, int | bool]) -> None:
     class Projected(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.network, self.leave = nn.LSTM(5, 4, proj_size=3, batch_first=True), nn.Linear(3, 2)
+            self.enter = nn.Linear(5, 6)
+            self.network = nn.LSTM(6, 4, proj_size=3, batch_first=True, **options)
+            self.leave = nn.Linear(3 * (2 if self.network.bidirectional else 1), 2)
 
         def forward(self, x: Tensor) -> Tensor:
-            out: Tensor = self.leave(self.network(x)[0])
+            out: Tensor = self.leave(self.network(self.enter(x))[0])
             return out
 
-    graph = DependencyGraph(capture(Projected(), (torch.randn(3, 4, 5),)))
-    assert graph.groups == ()
-    assert "projections" in graph.explain("network.weight_hh_l0", 0)
+    graph = analysed(Projected(), torch.randn(3, 4, 5))
+    assert [group.id for group in graph.groups] == ["enter.weight:0"]
+    assert "there is a projection" in graph.explain("network.weight_hr_l0", 0)
+    assert "there is a projection" in graph.explain("network.weight_hh_l0", 0)

@@ -21,12 +21,11 @@ def linear(t: Ties) -> Dims:
     t.tie(dims[-1], weight[-1])
     if t.has("bias"):
         t.tie(t.dims("bias")[0], weight[0])
+    t.contract("input", len(dims) - 1)
     if len(weight) == 1:
         return dims[:-1]
     if t.is_weight("weight"):
         t.produce(weight[0])
-    elif not t.is_weight("input"):
-        t.contract("input", len(dims) - 1)
     return [*dims[:-1], t.resolve(weight[0])]
 
 
@@ -40,8 +39,10 @@ def product(t: Ties, first: str, second: str) -> Dims:
     for name, dims, own in ((first, left, rows), (second, right, columns)):
         if t.is_weight(name):
             experts(t, [*own, *dims[:-2]], dims[:-2])
+    t.contract(first, len(left) - 1)
+    if t.is_weight(first) and t.is_weight(second):
+        t.produce(left[-1])
     if not t.is_weight(first) and not t.is_weight(second):
-        t.contract(first, len(left) - 1)
         attention_roles(t, left[-1], columns, lead)
     return [t.resolve(dim) for dim in (*lead, *rows, *columns)]
 

@@ -29,10 +29,9 @@ def _kernel(t: Ties) -> Dims:
 
 
 def _roles(t: Ties, channels: int, out: Dim) -> None:
+    t.contract("input", channels)
     if t.is_weight("weight"):
         t.produce(out, "channel")
-    elif not t.is_weight("input"):
-        t.contract("input", channels)
 
 
 def convolution(t: Ties) -> Dims:

@@ -95,6 +95,8 @@ def einsum(t: Ties) -> Dims:
     summed = [label for label in table if label not in equation.output]
     for label in summed:
         _contract(t, nodes, equation, label)
+        if all(weights) and len(equation.holders(label)) > 1:
+            t.produce(table[label])
     if not any(weights) and len(nodes) > 1:
         _roles(t, equation, table, summed)
     return [t.resolve(table[label]) for label in equation.output]

@@ -23,36 +23,48 @@ class Cell:
 
     Attributes:
         inward: ``(gates * hidden, input)``.
-        hidden: ``(gates * hidden, hidden)``.
+        hidden: ``(gates * hidden, state)``.
         biases: of shape ``(gates * hidden,)``.
+        projection: ``(state, hidden)``; without one the state is the hidden one.
     """
 
     inward: fx.Node
     hidden: fx.Node
     biases: tuple[fx.Node, ...]
+    projection: fx.Node | None = None
 
 
-def tie_cell(t: Ties, cell: Cell, gates: int, source: Dim, state: Dim) -> None:
-    """State that every gate of a cell has the hidden state's dimension, which the parameters produce."""
+def tie_cell(t: Ties, cell: Cell, gates: int, source: Dim, state: Dim, memory: Dim) -> None:
+    """State that every gate of a cell has the memory's dimension, which the parameters produce.
+
+    Without a projection the state's dimension is the memory's. With one the operator knows it by their sizes alone, so
+    neither may shrink: they could become equal.
+    """
     inward, hidden = t.dims(cell.inward), t.dims(cell.hidden)
     t.tie(source, inward[1])
     t.tie(state, hidden[1])
+    if cell.projection is None:
+        t.tie(state, memory)
+    else:
+        for dim, other in zip((state, memory), t.dims(cell.projection), strict=True):
+            t.tie(dim, other)
+            t.freeze(dim, "its size tells the operator that there is a projection")
     for rows in (inward[0], hidden[0], *(t.dims(bias)[0] for bias in cell.biases)):
-        t.tie(t.concatenate([t.resolve(state)] * gates), rows)
+        t.tie(t.concatenate([t.resolve(memory)] * gates), rows)
     if t.is_weight(cell.hidden):
-        t.produce(state)
-        t.mark(state, "state")
+        t.produce(memory)
+        t.mark(memory, "state")
 
 
 def _cells(t: Ties) -> list[Cell]:
     """Parameters by layer and direction, in the operator's order."""
     parameters: Sequence[fx.Node] = t["params"]
-    count = 4 if t["has_biases"] else 2
-    cells = int(t["num_layers"]) * (2 if t["bidirectional"] else 1)
-    if len(parameters) != cells * count:
-        raise ValueError("a recurrent network with projections")
+    plain = 4 if t["has_biases"] else 2
+    count = len(parameters) // (int(t["num_layers"]) * (2 if t["bidirectional"] else 1))
     chunks = [parameters[start : start + count] for start in range(0, len(parameters), count)]
-    return [Cell(chunk[0], chunk[1], tuple(chunk[2:])) for chunk in chunks]
+    return [
+        Cell(chunk[0], chunk[1], tuple(chunk[2:plain]), chunk[plain] if count > plain else None) for chunk in chunks
+    ]
 
 
 def _states(t: Ties) -> list[fx.Node]:
@@ -62,6 +74,8 @@ def _states(t: Ties) -> list[fx.Node]:
 def network(gates: int) -> Callable[[Ties], Output]:
     """A rule for ``input: (..., T, ..., input)`` and states ``(layers * directions, ..., hidden)``.
 
+    The first state of an LSTM with projections has a last dimension of its own.
+
     All layers and directions keep their states in one tensor, so they share the hidden dimension. A removed unit's
     gates do not reach the others, whatever its state is; the state has the dimension too, so that it is sliced with it.
     """
@@ -69,8 +83,8 @@ def network(gates: int) -> Callable[[Ties], Output]:
     def state(t: Ties) -> Output:
         cells = _cells(t)
         source, states = t.dims("input"), [t.dims(item) for item in _states(t)]
-        shared = t.broadcast(*states)
-        hidden, layers = shared[-1], shared[0]
+        shared = t.broadcast(*(dims[:-1] for dims in states))
+        (hidden, memory), layers = (states[0][-1], states[-1][-1]), shared[0]
         t.freeze(layers, "layers and directions of a recurrent network")
         t.freeze(source[0 if len(source) == 2 or not t["batch_first"] else 1], TIME)
         if len(source) == 3:
@@ -79,9 +93,9 @@ def network(gates: int) -> Callable[[Ties], Output]:
         for position, cell in enumerate(cells):
             first = position < directions
             feed = source[-1] if first else t.concatenate([t.resolve(hidden)] * directions)
-            tie_cell(t, cell, gates, feed, hidden)
+            tie_cell(t, cell, gates, feed, hidden, memory)
         out = [*source[:-1], t.concatenate([t.resolve(hidden)] * directions)]
-        finals: list[Output] = [[t.resolve(dim) for dim in shared] for _ in states]
+        finals: list[Output] = [[t.resolve(dim) for dim in (*shared, dims[-1])] for dims in states]
         return [[t.resolve(dim) for dim in out], *finals]
 
     return state
@@ -95,7 +109,7 @@ def single(gates: int) -> Callable[[Ties], Output]:
         biases = tuple(t[name] for name in ("b_ih", "b_hh") if t.has(name))
         source = t.dims("input")
         t.broadcast(source[:-1], states[:-1])
-        tie_cell(t, Cell(t["w_ih"], t["w_hh"], biases), gates, source[-1], states[-1])
+        tie_cell(t, Cell(t["w_ih"], t["w_hh"], biases), gates, source[-1], states[-1], states[-1])
         out: list[Output] = [[t.resolve(dim) for dim in states] for _ in _states(t)]
         return out if gates == GATES["lstm"] else out[0]
 
