@@ -9,6 +9,7 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from graphopt.aliasing import Aliases, is_mutating, same_view, written
 from graphopt.arguments import arguments_of, operand_of, packet_of
+from graphopt.expansion import expand_unknown
 from graphopt.functional import make_functional
 from graphopt.renaming import rename
 from graphopt.values import refresh_some, value_of
@@ -41,7 +42,8 @@ DETACHES = {aten.detach, aten.detach_}
 def canonicalise(graph_module: fx.GraphModule) -> None:
     """Rewrite a graph in place to its canonical form; outputs stay the same bit for bit.
 
-    Checks, dropout in inference form and operators that return their own input go. `view` becomes `reshape`, `squeeze`
+    Checks, dropout in inference form and operators that return their own input go. An operator without a coupling rule
+    is written in those that torch computes it from, where all of them have one. `view` becomes `reshape`, `squeeze`
     names its dimensions, `chunk` and its kin become `split_with_sizes`, `narrow` becomes `slice`, a cast that stays on
     its device becomes `to.dtype`. A write in place becomes an ordinary operator where no other reader could tell.
     Bodies of higher-order operators are treated alike.
@@ -54,6 +56,7 @@ def canonicalise(graph_module: fx.GraphModule) -> None:
     _drop_checks(graph_module.graph)
     _part_literals(graph_module)
     _drop_dropouts(graph_module)
+    expand_unknown(graph_module)
     for node in graph_module.graph.nodes:
         rename(node)
     _drop_identities(graph_module.graph)

@@ -91,6 +91,11 @@ def fake_mode_of(values: Any) -> FakeTensorMode:
     return FakeTensorMode()
 
 
+def is_number(node: fx.Node) -> bool:
+    """Tell whether a node computes a size or another plain number."""
+    return isinstance(node.meta.get("val"), torch.SymInt | torch.SymFloat | torch.SymBool | int | float | bool)
+
+
 def is_symbolic(size: Any) -> bool:
     """Tell whether a size stands for more than one number."""
     return isinstance(size, torch.SymInt) and not size.node.expr.is_number

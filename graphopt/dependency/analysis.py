@@ -15,6 +15,7 @@ from graphopt.dependency.registry import find_rule
 from graphopt.dependency.terms import Dim, Reason, dim_size
 from graphopt.dependency.ties import Facts, Ties, shape_of, source_line
 from graphopt.program import Program
+from graphopt.values import is_number
 
 TensorKey = tuple[int, int, tuple[int, ...], tuple[int, ...]]
 
@@ -112,7 +113,8 @@ class Analysis:
 
     def _placeholder(self, node: fx.Node, operand: Any) -> None:
         if isinstance(operand, fx.Node):
-            self.facts.dims[node] = self.facts.dims[operand]
+            if operand in self.facts.dims:
+                self.facts.dims[node] = self.facts.dims[operand]
             self._inherit(node, [operand])
             self.sources[node] = operand
             return
@@ -218,11 +220,6 @@ class Analysis:
                 self._freeze_dims(item, reason)
             elif isinstance(item, tuple):
                 self.algebra.freeze(item, reason)
-
-
-def is_number(node: fx.Node) -> bool:
-    """Whether a node computes a size or another plain number."""
-    return isinstance(node.meta.get("val"), torch.SymInt | torch.SymFloat | torch.SymBool | int | float | bool)
 
 
 def attribute(module: torch.nn.Module, target: str) -> Any:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from torch import Tensor
 
 from graphopt.errors import RegistrationError
+from graphopt.known import load_before_use, make_known, names_of
 
 if TYPE_CHECKING:
     from graphopt.dependency.ties import Output, Ties
@@ -83,7 +84,7 @@ class Rule:
 
 
 _TABLE: dict[str, Rule] = {}
-_LOADED: list[str] = []
+_LOADED: set[str] = set()
 
 
 def coupling_rule(
@@ -109,6 +110,7 @@ def coupling_rule(
                     "change that one, or register another operator"
                 )
             _TABLE[target] = Rule(target, state, sample, zeros)
+            make_known(target)
         return state
 
     return register
@@ -116,23 +118,23 @@ def coupling_rule(
 
 def rule_table() -> Mapping[str, Rule]:
     """Every registered rule by operator name, built-in families and installed entry points loaded."""
-    if not _LOADED:
-        _LOADED.append("built-in")
+    if "built-in" not in _LOADED:
         for family in FAMILIES:
             importlib.import_module(f"graphopt.dependency.rules.{family}")
+        _LOADED.add("built-in")
+    if "installed" not in _LOADED:
         for entry in entry_points(group=ENTRY_POINT_GROUP):
-            entry.load()
+            if entry.value not in _LOADED:
+                entry.load()
+                _LOADED.add(entry.value)
+        _LOADED.add("installed")
     return _TABLE
 
 
 def find_rule(target: Any) -> Rule | None:
     """The rule of a call target, in-place variants included; None for an unknown operator."""
     table = rule_table()
-    name = str(target)
-    if name in table:
-        return table[name]
-    namespace, _, rest = name.partition(".")
-    base, _, overload = rest.partition(".")
-    if base.endswith("_") and not base.startswith("_"):
-        return table.get(f"{namespace}.{base.rstrip('_')}.{overload}")
-    return None
+    return next((table[name] for name in names_of(target) if name in table), None)
+
+
+load_before_use(rule_table)

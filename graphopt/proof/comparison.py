@@ -19,7 +19,7 @@ from graphopt.dependency.terms import Dim, dim_size
 from graphopt.errors import VerificationError
 from graphopt.program import Program
 from graphopt.proof.masking import Masks, mask_operands, mask_tensors
-from graphopt.proof.twin import TWINS, replace_by_twin
+from graphopt.proof.twin import TWINS, Statistic, replace_by_twin
 from graphopt.rewrite.slicing import slice_tensor
 
 TOLERANCE = 1e-4
@@ -73,7 +73,8 @@ def compare(
         return found
     wide = {name: _widened_tensor(tensor) for name, tensor in values.items()}
     try:
-        return _compare(graph, rewritten, kept, wide, pytree.tree_map_only(Tensor, _widened_tensor, inputs))
+        wide_inputs = pytree.tree_map_only(Tensor, _widened_tensor, inputs)
+        return _compare(graph, rewritten, kept, wide, wide_inputs, widen=True)
     except RuntimeError:
         return found
 
@@ -84,6 +85,8 @@ def _compare(
     kept: Mapping[str, Sequence[int]],
     values: Mapping[str, Tensor],
     inputs: tuple[tuple[object, ...], Mapping[str, object]],
+    *,
+    widen: bool = False,
 ) -> Comparison:
     masks = graph.masks(kept)
     statistics = _touched_statistics(graph, masks)
@@ -91,6 +94,8 @@ def _compare(
     masked = _twinned(graph.program, statistics)
     mask_operands(graph, masks, masked)
     sliced = _twinned_rewrite(graph, rewritten, statistics)
+    for duplicate in (original, masked, sliced) if widen else ():
+        _widen(duplicate)
     small = {
         name: slice_tensor(tensor, graph.dims(name), masks) for name, tensor in values.items() if name in graph.names
     }
@@ -101,14 +106,14 @@ def _compare(
     )
 
 
-def _touched_statistics(graph: DependencyGraph, masks: Masks) -> dict[fx.Node, int]:
-    """Nodes whose statistic runs over something removed, with the number of elements it runs over."""
+def _touched_statistics(graph: DependencyGraph, masks: Masks) -> dict[fx.Node, Statistic]:
+    """Nodes whose statistic runs over something removed."""
     resolve = graph.analysis.algebra.resolve
-    touched: dict[fx.Node, int] = {}
+    touched: dict[fx.Node, Statistic] = {}
     for node, dims in graph.analysis.facts.statistics.items():
         resolved = [resolve(dim) for dim in dims]
         if any(_loses(dim, masks) for dim in resolved):
-            touched[node] = math.prod(dim_size(dim) for dim in resolved)
+            touched[node] = Statistic(math.prod(dim_size(dim) for dim in resolved))
     return touched
 
 
@@ -116,15 +121,15 @@ def _loses(dim: Dim, masks: Masks) -> bool:
     return not kept_mask(dim, masks).all()
 
 
-def _twinned(program: Program, statistics: Mapping[fx.Node, int]) -> GraphCopy:
+def _twinned(program: Program, statistics: Mapping[fx.Node, Statistic]) -> GraphCopy:
     duplicate = copy_graph(program.graph_module)
-    for node, count in statistics.items():
+    for node, statistic in statistics.items():
         if node.target in TWINS:
-            replace_by_twin(duplicate.nodes[node], count)
+            replace_by_twin(duplicate.nodes[node], statistic)
     return duplicate
 
 
-def _twinned_rewrite(graph: DependencyGraph, rewritten: Program, statistics: Mapping[fx.Node, int]) -> GraphCopy:
+def _twinned_rewrite(graph: DependencyGraph, rewritten: Program, statistics: Mapping[fx.Node, Statistic]) -> GraphCopy:
     """The same statistics replaced in the rewritten program: its n-th statistic is the original's n-th."""
     before = [node for node in graph.program.nodes() if node.target in TWINS]
     after = [node for node in rewritten.nodes() if node.target in TWINS]
@@ -133,8 +138,8 @@ def _twinned_rewrite(graph: DependencyGraph, rewritten: Program, statistics: Map
             f"the rewritten program has {len(after)} normalisations and means where the original has {len(before)}; "
             "the rewrite changed more than sizes, please report it"
         )
-    counts = {new: statistics[old] for old, new in zip(before, after, strict=True) if old in statistics}
-    return _twinned(rewritten, counts)
+    shared = {new: statistics[old] for old, new in zip(before, after, strict=True) if old in statistics}
+    return _twinned(rewritten, shared)
 
 
 def _widened_tensor(tensor: Tensor) -> Tensor:
@@ -158,8 +163,6 @@ def _widened_dtype(argument: Any) -> Any:
 def _run(
     duplicate: GraphCopy, values: Mapping[str, Tensor], inputs: tuple[tuple[object, ...], Mapping[str, object]]
 ) -> list[Tensor]:
-    if any(value.dtype is torch.float64 for value in values.values()):
-        _widen(duplicate)
     attributes = {
         name: Attribute(values[name], attribute.persistent) if name in values else attribute
         for name, attribute in duplicate.attributes.items()
