@@ -25,7 +25,7 @@ if sys.platform != "win32":
     import fcntl
 
 MARKER = "plan.json"
-"""A folder that holds this file, and beyond it only what its manifest lists, is a saved result."""
+"""A folder whose manifest lists this file is a saved result."""
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -131,13 +131,31 @@ def recover(path: str | Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def is_result(folder: Path) -> bool:
+    """Tell whether a folder is a saved result: its manifest lists a plan that is there.
+
+    Args:
+        folder: Any path.
+    """
+    return (folder / MARKER).is_file() and MARKER in listed_files(folder)
+
+
+def link_file(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where the file system cannot; folders on the way are made."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def foreign_files(folder: Path) -> list[str]:
     """Return the files under ``folder`` that no saved result put there, as sorted relative names.
 
     Args:
         folder: An existing folder.
     """
-    ours = {MARKER, MANIFEST, *listed_files(folder)} if (folder / MARKER).is_file() else set()
+    ours = {MANIFEST, *listed_files(folder)} if is_result(folder) else set()
     names = (
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()
     )

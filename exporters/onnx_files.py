@@ -3,15 +3,13 @@
 import contextlib
 import hashlib
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphopt.errors import ExportError
-from graphopt.exporters.atomic import MARKER, atomic_files, atomic_folder
+from graphopt.exporters.atomic import MARKER, atomic_files, atomic_folder, is_result, link_file
 from graphopt.exporters.manifest import listed_files, write_manifest
 
 if TYPE_CHECKING:
@@ -29,8 +27,8 @@ def onnx_destination(path: str | Path, plan: Mapping[str, Any] | None) -> Iterat
     """Give a path to write an ONNX file to, and move the file into place when the block ends without an error.
 
     Args:
-        path: A file ending in ``.onnx``, or a folder, made where it is absent. A saved result is replaced as a whole,
-            with the new files in it and in its manifest.
+        path: A file ending in ``.onnx``, or a folder, made where it is absent. Where it lies in a saved result, that is
+            replaced as a whole, with the new files in it and in its manifest.
         plan: What the model came from, for a folder that holds a saved result; None where it is not known.
 
     Yields:
@@ -40,15 +38,13 @@ def onnx_destination(path: str | Path, plan: Mapping[str, Any] | None) -> Iterat
         ExportError: The folder holds the result of another plan, or something cannot be written.
     """
     path = Path(path).resolve()
-    if path.suffix == ".onnx" and not path.is_dir():
-        yield from _into_folder(path)
-    elif (path / MARKER).is_file():
-        yield from _into_result(path, plan)
-    elif path.is_dir():
-        yield from _into_folder(path / FILE_NAME)
-    else:
+    is_file = path.suffix == ".onnx" and not path.is_dir()
+    if not is_file and not path.exists():
         with atomic_folder(path) as staging:
             yield staging / FILE_NAME, path / FILE_NAME
+        return
+    file = path if is_file else path / FILE_NAME
+    yield from _into_result(file, plan) if is_result(file.parent) else _into_folder(file)
 
 
 def write_model(model: "ir.Model", path: Path, external_data: bool | None) -> tuple[str, ...]:
@@ -109,13 +105,14 @@ def _into_folder(path: Path) -> Iterator[tuple[Path, Path]]:
     _remove_old_data(path, keep=data)
 
 
-def _into_result(folder: Path, plan: Mapping[str, Any] | None) -> Iterator[tuple[Path, Path]]:
+def _into_result(file: Path, plan: Mapping[str, Any] | None) -> Iterator[tuple[Path, Path]]:
+    folder = file.parent
     with atomic_folder(folder) as staging:
         _require_same_plan(folder / MARKER, plan)
         for name in listed_files(folder):
-            if name != FILE_NAME and not _data_pattern(FILE_NAME).fullmatch(name):
-                _link(folder / name, staging / name)
-        yield staging / FILE_NAME, folder / FILE_NAME
+            if name != file.name and not _data_pattern(file.name).fullmatch(name):
+                link_file(folder / name, staging / name)
+        yield staging / file.name, file
         write_manifest(staging)
 
 
@@ -128,15 +125,6 @@ def _require_same_plan(marker: Path, plan: Mapping[str, Any] | None) -> None:
         raise ExportError(f"{marker} is damaged ({error}); save the result again") from error
     if found != json.loads(json.dumps(plan)):
         raise ExportError(f"{marker} is of another result; save this one there first, or choose another folder")
-
-
-def _link(source: Path, target: Path) -> None:
-    """Give a file a second name, or copy it where the file system cannot."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
 
 
 def _remove_old_data(path: Path, keep: list[str]) -> None:

@@ -34,10 +34,12 @@ class Lineage:
     Attributes:
         origin: The captured program, in whose indices everything is told.
         kept: Axis id to the indices of the origin that are left, ascending.
+        regroup: Whether the axes are those of an analysis that lets GroupNorms regroup their members.
     """
 
     origin: "Program"
     kept: Mapping[str, tuple[int, ...]]
+    regroup: bool = False
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -53,7 +55,8 @@ class Program:
         dynamic_batch: Whether the batch axis is symbolic, so that any batch of two or more runs.
         notes: Remarks of the capture, such as why the batch is static.
         lineage: Set by rewrites; None on a captured program.
-        borrowed: Identities of the storages that belong to the user's model; none once `module` was called.
+        borrowed: Identities of the storages that belong to the user's model, or to the program that this one was
+            rewritten from; none once `module` was called.
     """
 
     graph_module: fx.GraphModule
@@ -92,13 +95,14 @@ class Program:
     def module(self) -> nn.Module:
         """Return an ordinary module of this graph, over the program's own tensors: training it trains the program.
 
-        Tensors whose storage belongs to the user's model are cloned first, so that model stays as it is.
+        Tensors whose storage belongs to the user's model or to another program are cloned first, so that those stay as
+        they are.
         """
         self._own_tensors()
         return copy_graph(self.graph_module).assemble()
 
     def _own_tensors(self) -> None:
-        """Replace every tensor over storage of the user's model by a clone."""
+        """Replace every tensor over storage of others by a clone."""
         memo: dict[int, torch.Tensor] = {}
         for name, attribute in named_attributes(self.graph_module).items():
             value = attribute.value

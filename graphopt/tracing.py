@@ -116,6 +116,7 @@ def recapture(
         dynamic_batch=dynamic,
         notes=kept_notes,
         lineage=lineage,
+        borrowed=like.borrowed | {_storage(tensor) for tensor in like.parameters.values()},
     )
 
 

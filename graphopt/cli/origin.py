@@ -3,12 +3,11 @@
 import contextlib
 import json
 import os
-import shutil
 from pathlib import Path
 
 from graphopt.cli.targets import Target
 from graphopt.errors import PlanError
-from graphopt.exporters.atomic import atomic_folder
+from graphopt.exporters.atomic import atomic_folder, link_file
 from graphopt.exporters.manifest import listed_files, write_manifest
 
 ORIGIN = "origin.json"
@@ -45,7 +44,7 @@ def record_origin(folder: Path, target: Target) -> None:
     content = {"version": _VERSION, "place": place, "name": target.name, "is_file": target.path is not None}
     with atomic_folder(folder) as staging:
         for name in listed_files(folder):
-            _link(folder / name, staging / name)
+            link_file(folder / name, staging / name)
         (staging / ORIGIN).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         write_manifest(staging)
 
@@ -83,12 +82,3 @@ def _relative(path: Path, folder: Path) -> str:
         return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
     except ValueError:
         return path.resolve().as_posix()
-
-
-def _link(source: Path, target: Path) -> None:
-    """Give a file a second name, or copy it where the file system cannot."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)

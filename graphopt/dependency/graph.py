@@ -243,10 +243,17 @@ class DependencyGraph:
     # ----------------------------------------------------------- kept indices
 
     def masks(self, kept: Mapping[str, Sequence[int]]) -> dict[Leaf, BoolArray]:
-        """Kept indices by axis id as boolean masks by leaf."""
+        """Kept indices by axis id as boolean masks by leaf.
+
+        Raises:
+            GraphoptError: if there is no such axis, or it has no such index.
+        """
         out: dict[Leaf, BoolArray] = {}
         for name, indices in kept.items():
-            leaf = self._leaves[name]
+            leaf = self._leaves.get(name)
+            if leaf is None or not all(0 <= index < leaf.size for index in indices):
+                found = "no such axis" if leaf is None else f"indices from 0 to {leaf.size - 1}"
+                raise GraphoptError(f"axis {name}: found {found} for what is to be kept; see graph.groups for the axes")
             mask = np.zeros(leaf.size, dtype=np.bool_)
             mask[list(indices)] = True
             out[leaf] = mask

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,8 @@ from graphopt.dependency.terms import Dim, Leaf, dim_size
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
+Masks: TypeAlias = Mapping[Leaf, BoolArray]
+"""Which indices of each axis are kept; axes left out keep all."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def _merged(repeats: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]
     return tuple(out)
 
 
-def kept_mask(dim: Dim, kept: Mapping[Leaf, BoolArray]) -> BoolArray:
+def kept_mask(dim: Dim, kept: Masks) -> BoolArray:
     """Which flat indices of a resolved dimension stay, shape ``(size,)``; leaves without an entry stay whole."""
     mask = np.ones(1, dtype=np.bool_)
     for factor in dim:

@@ -86,6 +86,7 @@ class _State:
     plan: Plan | None = None
     schedule: Any = None
     reports: tuple[PassReport, ...] = ()
+    ran: tuple[str, ...] = ()
 
     def advance(self, result: PassResult) -> "_State":
         return _State(
@@ -94,6 +95,7 @@ class _State:
             plan=self.plan if result.plan is None else result.plan,
             schedule=self.schedule if result.schedule is None else result.schedule,
             reports=(*self.reports, result.report),
+            ran=(*self.ran, result.report.spec),
         )
 
     def skip(self, pass_: Pass) -> "_State":
@@ -104,7 +106,7 @@ class _State:
         return Result(
             program=self.program,
             programs=self.programs or {"main": self.program},
-            plan=None if self.plan is None else replace(self.plan, passes=tuple(item.spec for item in self.reports)),
+            plan=None if self.plan is None else replace(self.plan, passes=self.ran),
             schedule=self.schedule,
             report=Report(self.reports),
         )

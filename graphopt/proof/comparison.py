@@ -14,11 +14,11 @@ from torch.utils import _pytree as pytree
 from graphopt.assembly import Attribute
 from graphopt.copying import GraphCopy, copy_graph
 from graphopt.dependency.graph import DependencyGraph
-from graphopt.dependency.placement import kept_mask
+from graphopt.dependency.placement import Masks, kept_mask
 from graphopt.dependency.terms import Dim, dim_size
 from graphopt.errors import VerificationError
 from graphopt.program import Program
-from graphopt.proof.masking import Masks, mask_operands, mask_tensors
+from graphopt.proof.masking import mask_operands, mask_tensors
 from graphopt.proof.twin import TWINS, Statistic, replace_by_twin
 from graphopt.rewrite.slicing import slice_tensor
 

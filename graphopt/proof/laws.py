@@ -18,6 +18,7 @@ from graphopt.plan import Plan
 from graphopt.program import Program
 from graphopt.proof.comparison import TOLERANCE, Comparison, compare
 from graphopt.proof.randomise import random_parameters
+from graphopt.rewrite.ancestry import origin_of
 from graphopt.rewrite.replay import replay
 from graphopt.rewrite.slicing import slice_axes, slice_tensor
 
@@ -86,7 +87,7 @@ def verify(
     rewritten, plan = result.program, result.plan
     if plan is None or not plan.axes:
         return VerificationReport((_identity(program, rewritten),))
-    origin = program.lineage.origin if program.lineage else program
+    origin = origin_of(program)
     graph = DependencyGraph(origin, regroup=plan.regroup)
     checks = [] if trained else [_weights(graph, rewritten, plan)]
     checks.append(_mask_equals_slice(graph, rewritten, plan.kept, seed, "all units of the plan at once"))

@@ -10,10 +10,8 @@ from torch import Tensor, fx
 from graphopt.assembly import Attribute
 from graphopt.copying import GraphCopy
 from graphopt.dependency.graph import DependencyGraph
-from graphopt.dependency.placement import BoolArray, kept_mask
+from graphopt.dependency.placement import BoolArray, Masks, kept_mask
 from graphopt.dependency.terms import Dim, Leaf
-
-Masks = Mapping[Leaf, BoolArray]
 
 
 def mask_tensor(tensor: Tensor, dims: Sequence[Dim], masks: Masks) -> Tensor:

@@ -11,13 +11,11 @@ from graphopt.assembly import Attribute
 from graphopt.copying import GraphCopy, copy_graph
 from graphopt.dependency.analysis import TensorKey, tensor_key
 from graphopt.dependency.graph import DependencyGraph
-from graphopt.dependency.placement import BoolArray, kept_mask
-from graphopt.dependency.terms import Dim, Leaf
+from graphopt.dependency.placement import Masks, kept_mask
+from graphopt.dependency.terms import Dim
 from graphopt.program import Lineage, Program
 from graphopt.rewrite.constants import rewrite_constants
 from graphopt.tracing import recapture
-
-Masks = Mapping[Leaf, BoolArray]
 
 
 def slice_axes(graph: DependencyGraph, kept: Mapping[str, Sequence[int]]) -> Program:
@@ -32,8 +30,9 @@ def slice_axes(graph: DependencyGraph, kept: Mapping[str, Sequence[int]]) -> Pro
     Returns:
         A new program with fresh shapes, whose lineage names the original and what was kept.
     """
-    lineage = Lineage(graph.program, {name: tuple(int(i) for i in indices) for name, indices in kept.items()})
     program = graph.program
+    whole = {name: tuple(int(index) for index in indices) for name, indices in kept.items()}
+    lineage = Lineage(program, whole, graph.regroup)
     return recapture(sliced_graph(graph, kept), program.args, program.kwargs, program, lineage=lineage)
 
 

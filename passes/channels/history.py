@@ -12,9 +12,11 @@ from torch import Tensor
 from graphopt.assembly import Attribute
 from graphopt.copying import copy_graph
 from graphopt.dependency.graph import DependencyGraph, Group
+from graphopt.errors import PreconditionError
 from graphopt.pass_manager import PassContext
 from graphopt.program import Program
 from graphopt.proof.masking import mask_tensors
+from graphopt.rewrite.ancestry import origin_of
 from graphopt.scores import Gradients, Scorer
 
 
@@ -32,11 +34,18 @@ class Ancestor:
 
     @classmethod
     def of(cls, program: Program, *, regroup: bool) -> Ancestor:
-        """Analyse the captured program; a program without history is its own."""
+        """Analyse the captured program with the weights of this one; a program without history is its own.
+
+        Raises:
+            PreconditionError: if an earlier pass chose the other kind of ``regroup``.
+        """
         lineage = program.lineage
-        if lineage is None:
-            return cls(DependencyGraph(program, regroup=regroup), {})
-        return cls(DependencyGraph(lineage.origin, regroup=regroup), lineage.kept)
+        if lineage is not None and lineage.kept and lineage.regroup != regroup:
+            raise PreconditionError(
+                f"the program was pruned with regroup={str(lineage.regroup).lower()} before, which has other axes than "
+                f"regroup={str(regroup).lower()}; give every prune-channels of a pipeline the same regroup"
+            )
+        return cls(DependencyGraph(origin_of(program), regroup=regroup), lineage.kept if lineage else {})
 
     def scores(
         self,

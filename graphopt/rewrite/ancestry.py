@@ -1,0 +1,61 @@
+"""The captured program behind a rewritten one, with the weights that the rewritten one has now."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from graphopt.assembly import Attribute
+from graphopt.copying import copy_graph
+from graphopt.dependency.analysis import TensorKey, tensor_key
+from graphopt.dependency.graph import DependencyGraph
+from graphopt.dependency.placement import Masks
+from graphopt.program import Program
+from graphopt.rewrite.slicing import slice_tensor
+
+
+def origin_of(program: Program) -> Program:
+    """The captured program that a program descends from; what training changed since stands in the kept places.
+
+    Tensors that were not trained are the captured ones, shared.
+
+    Args:
+        program: captured, or rewritten and perhaps trained.
+    """
+    lineage = program.lineage
+    if lineage is None:
+        return program
+    graph = DependencyGraph(lineage.origin, regroup=lineage.regroup)
+    masks = graph.masks(lineage.kept)
+    made: dict[TensorKey, Tensor] = {}
+    duplicate = copy_graph(lineage.origin.graph_module)
+    for name, tensor in graph.tensors.items():
+        now = program.parameters.get(name)
+        key = tensor_key(tensor)
+        if now is None or key in made or _same(now, slice_tensor(tensor, graph.dims(name), masks)):
+            continue
+        made[key] = _scattered(graph, name, now, masks)
+    if not made:
+        return lineage.origin
+    for name, attribute in duplicate.attributes.items():
+        if isinstance(attribute.value, Tensor) and tensor_key(attribute.value) in made:
+            duplicate.attributes[name] = Attribute(made[tensor_key(attribute.value)], attribute.persistent)
+    return replace(lineage.origin, graph_module=duplicate.assemble())
+
+
+def _same(now: Tensor, kept: Tensor) -> bool:
+    return now is kept or (not now.is_meta and torch.equal(torch.nan_to_num(now), torch.nan_to_num(kept)))
+
+
+def _scattered(graph: DependencyGraph, name: str, now: Tensor, masks: Masks) -> Tensor:
+    """The captured tensor with the present values in the places that are left."""
+    captured = graph.tensors[name]
+    places = [torch.from_numpy(graph.kept_indices(name, dim, masks)) for dim in range(captured.ndim)]
+    values = captured.detach().to(now.device, now.dtype, copy=True)
+    if places:
+        values[torch.meshgrid(*places, indexing="ij")] = now.detach()
+    else:
+        values = now.detach().clone()
+    return nn.Parameter(values, requires_grad=now.requires_grad) if isinstance(captured, nn.Parameter) else values
