@@ -13,6 +13,8 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
+from graphopt.arguments import arguments_of
+
 Shape = Sequence[int]
 
 
@@ -79,6 +81,12 @@ def _batch_summed_product(node: fx.Node, inputs: Sequence[Shape], output: Shape)
     return math.prod(output) * inputs[1][0] * inputs[1][-1]
 
 
+def _tensordot(node: fx.Node, inputs: Sequence[Shape], output: Shape) -> int:
+    """Outputs × the sizes of the dimensions summed over."""
+    summed = arguments_of(node)["dims_self"]
+    return math.prod(output) * math.prod(inputs[0][dim] for dim in summed)
+
+
 def _bilinear(node: fx.Node, inputs: Sequence[Shape], output: Shape) -> int:
     """weight: (out_features, in1_features, in2_features)."""
     return math.prod(output) * inputs[2][1] * inputs[2][2]
@@ -96,9 +104,9 @@ def _attention(node: fx.Node, inputs: Sequence[Shape], output: Shape) -> int:
 
 
 def _recurrence(node: fx.Node, inputs: Sequence[Shape], output: Shape) -> int:
-    """Every weight matrix once for each step of each sequence."""
+    """Every weight matrix once for each step of each sequence; a cell makes one step."""
     steps = math.prod(inputs[0][:-1])
-    states = 3 if operator_name(node) == "aten::lstm" else 2
+    states = 3 if operator_name(node).startswith("aten::lstm") else 2
     return steps * sum(math.prod(shape) for shape in inputs[states:] if len(shape) == 2)
 
 
@@ -136,6 +144,8 @@ FORMULAS: dict[str, Callable[[fx.Node, Sequence[Shape], Shape], int]] = {
     "aten::conv_transpose2d": _transposed_convolution,
     "aten::conv_transpose3d": _transposed_convolution,
     "aten::matmul": _product,
+    "aten::linalg_matmul": _product,
+    "aten::tensordot": _tensordot,
     "aten::mm": _product,
     "aten::bmm": _product,
     "aten::mv": _product,
@@ -147,14 +157,21 @@ FORMULAS: dict[str, Callable[[fx.Node, Sequence[Shape], Shape], int]] = {
     "aten::baddbmm": _added_product,
     "aten::addbmm": _batch_summed_product,
     "aten::outer": _outer,
+    "aten::kron": _outer,
     "aten::bilinear": _bilinear,
     "aten::cdist": _distances,
+    "aten::_cdist_forward": _distances,
+    "aten::_euclidean_dist": _distances,
     "aten::einsum": _einsum,
     "aten::scaled_dot_product_attention": _attention,
     "aten::lstm": _recurrence,
     "aten::gru": _recurrence,
     "aten::rnn_tanh": _recurrence,
     "aten::rnn_relu": _recurrence,
+    "aten::lstm_cell": _recurrence,
+    "aten::gru_cell": _recurrence,
+    "aten::rnn_tanh_cell": _recurrence,
+    "aten::rnn_relu_cell": _recurrence,
     "aten::_grouped_mm": _product,
     "transformers::grouped_mm_fallback": _product,
 }

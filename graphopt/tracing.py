@@ -19,7 +19,7 @@ from graphopt.numbering import renumber
 from graphopt.program import Lineage, Program, Source, clone_tensor
 from graphopt.torch_export import export
 from graphopt.values import STALE, is_symbolic, placeholder_value, refresh_values
-from graphopt.wiring import fingerprint, walk
+from graphopt.wiring import fingerprint, node_line, walk
 
 
 def capture(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> Program:
@@ -47,6 +47,7 @@ def capture(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[str, A
     model, inputs = without_weights(model, bind(model, args, {} if kwargs is None else kwargs))
     exported = export(model, inputs)
     stateful = exported.program.module(check_guards=False)
+    _refuse_transforms(model, stateful)
     for node in walk(stateful):
         for key in STALE:
             node.meta.pop(key, None)
@@ -134,6 +135,17 @@ def _require_module(model: object) -> None:
             f"{type(model).__name__} has {sorted(taken)}, names that a graph module keeps for itself; rename them in "
             "the model and capture again"
         )
+
+
+def _refuse_transforms(model: nn.Module, graph_module: fx.GraphModule) -> None:
+    """Refuse a graph that switches a transform of torch.func on and off: its operators do not say what they compute."""
+    for node in walk(graph_module):
+        if getattr(node.target, "__module__", "") == "torch._functorch.predispatch":
+            where = node_line(node)
+            raise CaptureError(
+                f"{type(model).__name__} runs but cannot be captured as a graph: it calls a transform of torch.func, "
+                f"such as vmap{f' ({where})' if where else ''}; write the operation for the whole batch there"
+            )
 
 
 def _own_tensors(model: nn.Module, exported: ExportedProgram) -> dict[str, Attribute]:

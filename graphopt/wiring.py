@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,6 +43,14 @@ def submodule_of(graph_module: fx.GraphModule, node: fx.Node) -> fx.GraphModule 
     for part in str(node.target).split("."):
         value = getattr(value, part, None)
     return value if isinstance(value, fx.GraphModule) else None
+
+
+def node_line(node: fx.Node) -> str:
+    """Return the deepest line of the user's code that made a node, as ``file:line``, empty where it is not known."""
+    trace = str(node.meta.get("stack_trace") or "")
+    frames = re.findall(r'File "([^"]+)", line (\d+)', trace)
+    own = [frame for frame in frames if "/torch/" not in frame[0] and not frame[0].startswith("<")] or frames
+    return ":".join(own[-1]) if own else ""
 
 
 def _lines(graph_module: fx.GraphModule) -> Iterator[str]:

@@ -27,6 +27,9 @@ def macs(target, *shapes: tuple[int, ...], output: tuple[int, ...], literals: tu
         (aten.baddbmm.default, [(2, 3, 5), (2, 3, 4), (2, 4, 5)], (2, 3, 5), 2 * 3 * 4 * 5),
         (aten.addbmm.default, [(3, 5), (2, 3, 4), (2, 4, 5)], (3, 5), 2 * 3 * 4 * 5),
         (aten.outer.default, [(3,), (4,)], (3, 4), 12),
+        (aten.linalg_matmul.default, [(3, 4), (4, 5)], (3, 5), 3 * 4 * 5),
+        (aten.lstm_cell.default, [(2, 3), (2, 4), (2, 4), (16, 3), (16, 4), (16,), (16,)], (2, 4), 2 * 16 * (3 + 4)),
+        (aten.gru_cell.default, [(2, 3), (2, 4), (12, 3), (12, 4), (12,), (12,)], (2, 4), 2 * 12 * (3 + 4)),
         (aten.bilinear.default, [(2, 3), (2, 4), (5, 3, 4)], (2, 5), 2 * 5 * 3 * 4),
         (aten.conv1d.default, [(2, 4, 9), (6, 4, 3)], (2, 6, 7), 2 * 6 * 7 * 4 * 3),
         (aten.conv2d.default, [(2, 4, 9, 9), (6, 2, 3, 3)], (2, 6, 7, 7), 2 * 6 * 49 * 2 * 9),
@@ -71,3 +74,10 @@ def test_recurrent_layers_count_every_matrix_once_a_step() -> None:
     assert count == 3 * 5 * (64 * 8 + 3 * 64 * 16)
     gates = [(48, 8), (48, 16), (48,), (48,)]
     assert macs(aten.gru.input, (3, 5, 8), (1, 3, 16), *gates, output=(3, 5, 16)) == 3 * 5 * (48 * 8 + 48 * 16)
+
+
+def test_a_sum_over_pairs_of_dimensions() -> None:
+    graph = fx.Graph()
+    left, right = graph.placeholder("left"), graph.placeholder("right")
+    node = graph.call_function(aten.tensordot.default, (left, right, [1, 2], [0, 1]))
+    assert node_macs(node, [(5, 3, 4), (3, 4, 6)], (5, 6)) == 5 * 6 * 12

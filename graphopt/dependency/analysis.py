@@ -13,9 +13,10 @@ from torch import Tensor, fx
 from graphopt.dependency.axes import Algebra
 from graphopt.dependency.registry import find_rule
 from graphopt.dependency.terms import Dim, Reason, dim_size
-from graphopt.dependency.ties import Facts, Ties, shape_of, source_line
+from graphopt.dependency.ties import Facts, Ties, shape_of
 from graphopt.program import Program
 from graphopt.values import is_number
+from graphopt.wiring import node_line
 
 TensorKey = tuple[int, int, tuple[int, ...], tuple[int, ...]]
 
@@ -131,9 +132,9 @@ class Analysis:
 
     def _call(self, node: fx.Node, module: fx.GraphModule) -> None:
         self._inherit(node, node.all_input_nodes)
-        submodule = next((a for a in node.args if is_submodule(a, module)), None)
-        if isinstance(submodule, fx.Node):
-            self._enter(node, module, submodule)
+        called = [item for item in node.all_input_nodes if is_submodule(item, module)]
+        if called:
+            self._enter(node, module, called)
             return
         if node.target is operator.getitem:
             self._getitem(node)
@@ -142,7 +143,7 @@ class Analysis:
             return
         rule = find_rule(node.target)
         if rule is None:
-            self._give_up(node, Reason("no coupling rule for this operator", str(node.target), source_line(node)))
+            self._give_up(node, Reason("no coupling rule for this operator", str(node.target), node_line(node)))
             return
         omit = self.omission.tie if self.omission and self.omission.node == node.name else None
         ties = Ties(node, self.algebra, self.facts, omit)
@@ -162,10 +163,16 @@ class Analysis:
         if tensors and all(item in self.facts.weights for item in tensors):
             self.facts.weights.add(node)
 
-    def _enter(self, node: fx.Node, module: fx.GraphModule, submodule: fx.Node) -> None:
-        """Walk into a higher-order operator's graph, its placeholders fed by the operands that follow it."""
-        inner = attribute(module, str(submodule.target))
-        operands = list(node.args[node.args.index(submodule) + 1 :])
+    def _enter(self, node: fx.Node, module: fx.GraphModule, called: Sequence[fx.Node]) -> None:
+        """Walk into the graph of a higher-order operator that calls one once, on the operands that follow it.
+
+        Of any other, such as a loop or a choice, nothing is known.
+        """
+        inner = attribute(module, str(called[0].target))
+        operands = list(node.args[node.args.index(called[0]) + 1 :]) if called[0] in node.args else []
+        if len(called) > 1 or not _fits(inner, operands):
+            self._give_up(node, Reason("an operator that calls graphs", str(node.target), node_line(node)))
+            return
         result = self._run_graph(inner, operands)
         self.facts.dims[node] = self._gather(result)
         if isinstance(result, fx.Node):
@@ -198,7 +205,7 @@ class Analysis:
         found = sizes_of(self.facts.dims[node])
         wanted = shape_of(node.meta.get("val"))
         if wanted is not None and normalised(found) != normalised(wanted):
-            reason = Reason(f"the coupling rule gave {found}, not {wanted}", str(node.target), source_line(node))
+            reason = Reason(f"the coupling rule gave {found}, not {wanted}", str(node.target), node_line(node))
             self._freeze_dims(self.facts.dims[node], reason)
             self._give_up(node, reason)
 
@@ -220,6 +227,19 @@ class Analysis:
                 self._freeze_dims(item, reason)
             elif isinstance(item, tuple):
                 self.algebra.freeze(item, reason)
+
+
+def _fits(inner: fx.GraphModule, operands: Sequence[Any]) -> bool:
+    """Whether operands are, one by one, what the placeholders of a graph stand for."""
+    placeholders = inner.graph.find_nodes(op="placeholder")
+    if len(placeholders) != len(operands) or any(isinstance(item, list | tuple | dict) for item in operands):
+        return False
+    pairs = zip(operands, placeholders, strict=True)
+    return all(
+        normalised(shape_of(outer.meta.get("val"))) == normalised(shape_of(node.meta.get("val")))
+        for outer, node in pairs
+        if isinstance(outer, fx.Node)
+    )
 
 
 def attribute(module: torch.nn.Module, target: str) -> Any:

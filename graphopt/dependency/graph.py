@@ -200,9 +200,18 @@ class DependencyGraph:
             for member in members
         )
 
-    @staticmethod
-    def _reason(leaf: Leaf) -> str:
-        return str(leaf.frozen) if leaf.frozen is not None else "no parameter produces it"
+    @cached_property
+    def _unread(self) -> frozenset[str]:
+        """Tensors that no operator reads."""
+        uses = self._uses()
+        return frozenset(name for name in self.names.values() if not uses.get(name))
+
+    def _reason(self, leaf: Leaf) -> str:
+        if leaf.frozen is not None:
+            return str(leaf.frozen)
+        if all(member.tensor in self._unread for member in self._occurrences[leaf]):
+            return "no operator reads it"
+        return "a single index" if leaf.size == 1 else "no parameter produces it"
 
     def explain(self, name: str, dim: int = 0) -> str:
         """What a dimension of a parameter is coupled to, or why it is frozen.

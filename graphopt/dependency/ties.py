@@ -10,6 +10,7 @@ from torch import fx
 
 from graphopt.dependency.axes import Algebra
 from graphopt.dependency.terms import Dim, Reason, Sum, all_frozen, concatenate, dim_size, same
+from graphopt.wiring import node_line
 
 Dims: TypeAlias = list[Dim]
 Output: TypeAlias = "Sequence[Dim] | Sequence[Output] | None"
@@ -44,7 +45,8 @@ class Facts:
         explicits: arguments left out whose default is derived from a dimension: (name, value, dim).
         divisors: dimensions whose kept size must stay a multiple of a number.
         regroup: whether groups that straddle a concatenation may change their members.
-        spared: operands that the proof must not zero along some dimensions, since zero is no legal value there.
+        spared: weights that the proof must not zero along some dimensions, since zero is no legal value there.
+        guarded: activations, by the operator that reads them, where the proof must read one instead of zero.
         weights: nodes computed from parameters and constants alone.
         active: nodes computed from an input of the model.
         ties: how many ties each node stated that joined something.
@@ -60,6 +62,7 @@ class Facts:
         self.divisors: list[tuple[Dim, int]] = []
         self.regroup = False
         self.spared: dict[fx.Node, list[Dim]] = {}
+        self.guarded: dict[fx.Node, list[fx.Node]] = {}
         self.weights: set[fx.Node] = set()
         self.active: set[fx.Node] = set()
         self.ties: dict[fx.Node, int] = {}
@@ -221,7 +224,11 @@ class Ties:
 
     def spare(self, name: str, dims: Dims | None = None) -> None:
         """State that the proof must not zero this operand along some dimensions, all by default: a divisor."""
-        self._facts.spared.setdefault(self._arguments[name], []).extend(self.dims(name) if dims is None else dims)
+        operand = self._arguments[name]
+        if operand in self._facts.weights:
+            self._facts.spared.setdefault(operand, []).extend(self.dims(name) if dims is None else dims)
+        else:
+            self._facts.guarded.setdefault(self.node, []).append(operand)
 
     def units(self, count: int) -> Dim:
         """A dimension of ``count`` positions that are told apart and cannot go."""
@@ -249,7 +256,7 @@ class Ties:
 
     def reason(self, text: str) -> Reason:
         """A reason that names this operator and the user's line."""
-        return Reason(text, str(self.node.target), source_line(self.node))
+        return Reason(text, str(self.node.target), node_line(self.node))
 
     # ------------------------------------------------------- shared patterns
 
@@ -320,18 +327,6 @@ def shape_of(value: object) -> Any:
     if isinstance(value, list | tuple):
         return [shape_of(item) for item in value]
     return None
-
-
-def source_line(node: fx.Node) -> str:
-    """The deepest line of the user's own code that made a node, as ``file:line``."""
-    trace = node.meta.get("stack_trace") or ""
-    lines = [line.strip() for line in trace.splitlines() if line.strip().startswith("File ")]
-    if not lines:
-        return ""
-    own = [line for line in lines if "/torch/" not in line] or lines
-    pieces = own[-1].split('"')
-    number = pieces[2].replace(", line ", "").split(",")[0] if len(pieces) > 2 else "?"
-    return f"{pieces[1]}:{number}"
 
 
 StateRule: TypeAlias = Callable[[Ties], Output]

@@ -8,10 +8,13 @@ from typing import Any, TypeAlias
 
 from torch import fx
 
+from graphopt.aliasing import Aliases, is_mutating
+from graphopt.arguments import operand_of
 from graphopt.dependency.analysis import Analysis
 from graphopt.dependency.registry import Zeros, find_rule
 from graphopt.dependency.terms import Leaf, leaves
 from graphopt.dependency.ties import Ties
+from graphopt.errors import GraphoptError
 
 ZeroSet: TypeAlias = frozenset[Leaf]
 NOTHING: ZeroSet = frozenset()
@@ -29,6 +32,7 @@ class ZeroPropagation:
     def __init__(self, analysis: Analysis) -> None:
         self._analysis = analysis
         self._held: dict[fx.Node, ZeroSet] = {}
+        self._memory: dict[fx.Graph, Aliases] = {}
         self.zero: dict[fx.Node, ZeroSet] = {}
         self.residues: dict[fx.Node, list[tuple[fx.Node, int]]] = {}
         self.residue_leaves: set[Leaf] = set()
@@ -36,6 +40,7 @@ class ZeroPropagation:
         for node in analysis.order:
             self.zero[node] = self._visit(node)
             self._check(node)
+            self._write(node)
 
     def held(self, node: fx.Node) -> ZeroSet:
         """The free axes that a value's dimensions hold."""
@@ -56,7 +61,7 @@ class ZeroPropagation:
         found: dict[fx.Node, ZeroSet] = {}
         for operand, dims in facts.spared.items():
             spared = frozenset(self._leaves(dims))
-            for node in self._ancestors(operand) if operand in facts.weights else ():
+            for node in self._ancestors(operand):
                 found[node] = found.get(node, NOTHING) | spared
         return found
 
@@ -99,6 +104,23 @@ class ZeroPropagation:
         kind: Zeros = rule.zeros(ties) if callable(rule.zeros) else rule.zeros
         return self._travel(kind, node, ties) & self.held(node)
 
+    def _write(self, node: fx.Node) -> None:
+        """After a write in place, what lies in the memory written to is zero where the write's result is, at most."""
+        target = operand_of(node) if is_mutating(node.target) else None
+        while isinstance(target, fx.Node):
+            holders = self._aliases(target).holders(target)
+            for holder in holders:
+                self.zero[holder] = self.zero.get(holder, NOTHING) & self.zero[node]
+            target = next((self._analysis.sources[item] for item in holders if item.op == "placeholder"), None)
+
+    def _aliases(self, node: fx.Node) -> Aliases:
+        owner = node.graph.owning_module
+        if owner is None:
+            raise GraphoptError(f"the graph of {node.name} belongs to no module; capture the model again")
+        if node.graph not in self._memory:
+            self._memory[node.graph] = Aliases(owner)
+        return self._memory[node.graph]
+
     def _travel(self, kind: Zeros, node: fx.Node, ties: Ties) -> ZeroSet:
         operands = ties.tensors()
         zeros = [self.zero.get(item, NOTHING) for item in operands]
@@ -109,7 +131,7 @@ class ZeroPropagation:
         if kind == "any":
             return frozenset().union(*zeros)
         if kind == "all":
-            return NOTHING if _adds_number(node, ties) else frozenset.intersection(*zeros)
+            return NOTHING if _adds_number(ties) else frozenset.intersection(*zeros)
         if kind == "affine":
             return self._affine(ties)
         return self._joined(operands)
@@ -142,7 +164,7 @@ class ZeroPropagation:
                 self.residue_leaves |= free - known
 
 
-def _adds_number(node: fx.Node, ties: Ties) -> bool:
-    """Whether a plain number other than zero is an operand of a sum."""
-    numbers = [ties[name] for name in ties.names() if name in {"self", "other"}]
-    return any(isinstance(item, int | float) and item != 0 for item in numbers)
+def _adds_number(ties: Ties) -> bool:
+    """Whether an operand of a sum is a plain number that is not known to be zero."""
+    numbers = [ties[name] for name in ties.names() if name in {"self", "other"} and not ties.is_tensor(ties[name])]
+    return any(isinstance(item, fx.Node) or item != 0 for item in numbers)

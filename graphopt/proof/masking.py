@@ -41,16 +41,27 @@ def mask_tensors(graph: DependencyGraph, masks: Masks, values: Mapping[str, Tens
 
 
 def mask_operands(graph: DependencyGraph, masks: Masks, duplicate: GraphCopy) -> None:
-    """Zero the removed indices of operands that are contracted there without being zero by themselves."""
+    """Zero the removed indices of operands that are contracted there without being zero by themselves.
+
+    What must not be zero, such as the denominator of a quotient, is one there.
+    """
     facts, resolve = graph.analysis.facts, graph.analysis.algebra.resolve
     for node, operands in graph.zeros.residues.items():
         for operand, axis in operands:
             mask = kept_mask(resolve(facts.dims[operand][axis]), masks)
             if not mask.all():
-                _insert_mask(duplicate, duplicate.nodes[node], duplicate.nodes[operand], axis, mask)
+                _insert_mask(duplicate, duplicate.nodes[node], duplicate.nodes[operand], axis, mask, 0)
+    for node, guarded in facts.guarded.items():
+        for operand in guarded:
+            for axis, dim in enumerate(facts.dims[operand]):
+                mask = kept_mask(resolve(dim), masks)
+                if not mask.all():
+                    _insert_mask(duplicate, duplicate.nodes[node], duplicate.nodes[operand], axis, mask, 1)
 
 
-def _insert_mask(duplicate: GraphCopy, node: fx.Node, operand: fx.Node, axis: int, mask: BoolArray) -> None:
+def _insert_mask(
+    duplicate: GraphCopy, node: fx.Node, operand: fx.Node, axis: int, mask: BoolArray, number: int
+) -> None:
     rank = operand.meta["val"].ndim
     shape = [1] * rank
     shape[axis] = -1
@@ -58,5 +69,6 @@ def _insert_mask(duplicate: GraphCopy, node: fx.Node, operand: fx.Node, axis: in
     duplicate.attributes[name] = Attribute(torch.from_numpy(mask).reshape(shape), persistent=False)
     with node.graph.inserting_before(node):
         table = node.graph.get_attr(name)
-        masked = node.graph.call_function(torch.ops.aten.mul.Tensor, (operand, table))
+        masked = node.graph.call_function(torch.ops.aten.where.ScalarOther, (table, operand, number))
+        masked.meta["val"] = operand.meta["val"]
     node.replace_input_with(operand, masked)

@@ -19,6 +19,8 @@ def scaled_dot_product_attention(t: Ties) -> Dims:
     t.tie(key[-2], value[-2])
     lead = _heads(t, query[:-2], key[:-2], value[:-2])
     t.freeze(key[-2], "a softmax runs over the keys")
+    if t["is_causal"]:
+        t.freeze(query[-2], "a causal mask counts along it")
     if t.has("attn_mask"):
         t.broadcast(t.dims("attn_mask"), [*lead, query[-2], key[-2]])
     t.contract("query", len(query) - 1)

@@ -18,6 +18,12 @@ def unary(t: Ties) -> Dims:
     return t.dims(t.tensors()[0])
 
 
+def singular(t: Ties) -> Dims:
+    """One operand, at zero of which the operator has no finite value."""
+    t.spare("self")
+    return unary(t)
+
+
 UNARY_KEEPS_ZERO: dict[str, Callable[[Tensor], Tensor]] = {
     "abs.default": torch.abs,
     "asin.default": lambda x: torch.asin(torch.tanh(x)),
@@ -58,20 +64,28 @@ UNARY_MOVES_ZERO: dict[str, Callable[[Tensor], Tensor]] = {
     "erfc.default": torch.erfc,
     "exp.default": torch.exp,
     "hardsigmoid.default": nn.functional.hardsigmoid,
-    "log.default": lambda x: torch.log(1 + x * x),
-    "log2.default": lambda x: torch.log2(1 + x * x),
     "log_sigmoid.default": nn.functional.logsigmoid,
-    "reciprocal.default": lambda x: torch.reciprocal(1 + x * x),
-    "rsqrt.default": lambda x: torch.rsqrt(1 + x * x),
     "sigmoid.default": torch.sigmoid,
     "softplus.default": nn.functional.softplus,
+}
+SINGULAR_AT_ZERO: dict[str, Callable[[Tensor], Tensor]] = {
+    "acosh.default": lambda x: torch.acosh(1 + x.abs()),
+    "digamma.default": lambda x: torch.digamma(x.abs()),
+    "lgamma.default": lambda x: torch.lgamma(x.abs()),
+    "log.default": lambda x: torch.log(x.abs()),
+    "log10.default": lambda x: torch.log10(x.abs()),
+    "log2.default": lambda x: torch.log2(x.abs()),
+    "reciprocal.default": torch.reciprocal,
+    "rsqrt.default": lambda x: torch.rsqrt(x.abs()),
 }
 for _name, _call in UNARY_KEEPS_ZERO.items():
     coupling_rule(f"aten.{_name}", sample=Sample(_call), zeros="keeps")(unary)
 for _name, _call in UNARY_MOVES_ZERO.items():
     coupling_rule(f"aten.{_name}", sample=Sample(_call))(unary)
+for _name, _call in SINGULAR_AT_ZERO.items():
+    coupling_rule(f"aten.{_name}", sample=Sample(_call))(singular)
 
-coupling_rule("aten.log_sigmoid_forward.default", "aten.sinc.default", "aten.log10.default", "aten.exp2.default")(unary)
+coupling_rule("aten.log_sigmoid_forward.default", "aten.sinc.default", "aten.exp2.default")(unary)
 coupling_rule(
     "aten.bitwise_not.default",
     "aten.logical_not.default",
@@ -85,7 +99,9 @@ coupling_rule("aten.nan_to_num.default", sample=Sample(torch.nan_to_num), zeros=
 
 
 def _spans_zero(low: object, high: object) -> bool:
-    return (not isinstance(low, int | float) or low <= 0) and (not isinstance(high, int | float) or high >= 0)
+    below = low is None or (isinstance(low, int | float) and low <= 0)
+    above = high is None or (isinstance(high, int | float) and high >= 0)
+    return below and above
 
 
 def clamp_zeros(t: Ties) -> Zeros:
@@ -109,7 +125,12 @@ def power_zeros(t: Ties) -> Zeros:
     return "keeps" if isinstance(exponent, int | float) and exponent > 0 else "none"
 
 
-coupling_rule("aten.pow.Tensor_Scalar", sample=Sample(lambda x: x**2), zeros=power_zeros)(unary)
+def power(t: Ties) -> Dims:
+    """A power by a number; zero has none where the number is negative or not known."""
+    return unary(t) if power_zeros(t) == "keeps" or t["exponent"] == 0 else singular(t)
+
+
+coupling_rule("aten.pow.Tensor_Scalar", sample=Sample(lambda x: x**-2), zeros=power_zeros)(power)
 coupling_rule("aten.pow.Scalar", sample=Sample(lambda x: 1.5**x))(unary)
 
 
@@ -152,7 +173,7 @@ def division(t: Ties) -> Dims:
     return out
 
 
-coupling_rule("aten.div.Tensor", sample=Sample(lambda x, y: x / (2 + torch.tanh(y)), TWO), zeros="keeps")(division)
+coupling_rule("aten.div.Tensor", sample=Sample(torch.div, TWO), zeros="keeps")(division)
 coupling_rule("aten.div.Tensor_mode", "aten.floor_divide.default", "aten.fmod.Tensor", "aten.remainder.Tensor")(
     division
 )
@@ -162,13 +183,27 @@ coupling_rule("aten.maximum.default", sample=Sample(torch.maximum, TWO), zeros="
 coupling_rule("aten.minimum.default", sample=Sample(torch.minimum, TWO), zeros="all")(binary)
 coupling_rule("aten.max.other", sample=Sample(aten.max.other, TWO), zeros="all")(binary)
 coupling_rule("aten.min.other", sample=Sample(aten.min.other, TWO), zeros="all")(binary)
-coupling_rule("aten.pow.Tensor_Tensor", sample=Sample(lambda x, y: (1 + x * x) ** y, TWO))(binary)
-coupling_rule("aten.atan2.default", sample=Sample(lambda x, y: torch.atan2(x, 1 + y * y), TWO), zeros="keeps")(division)
+
+
+def singular_base(t: Ties) -> Dims:
+    """A power by a tensor, which zero need not have."""
+    t.spare("self")
+    return binary(t)
+
+
+coupling_rule("aten.pow.Tensor_Tensor", sample=Sample(lambda x, y: x.abs() ** y, TWO))(singular_base)
+coupling_rule("aten.atan2.default", sample=Sample(torch.atan2, TWO))(binary)
 coupling_rule("aten.xlogy.Tensor", sample=Sample(lambda x, y: torch.xlogy(x, 1 + y * y), TWO), zeros="keeps")(binary)
 coupling_rule("aten.addcmul.default", sample=Sample(torch.addcmul, (*TWO, (6,))))(addition)
-coupling_rule(
-    "aten.addcdiv.default", sample=Sample(lambda x, y, z: torch.addcdiv(x, y, 2 + torch.tanh(z)), (*TWO, (6,)))
-)(addition)
+
+
+def added_quotient(t: Ties) -> Dims:
+    """A sum with a quotient, whose denominator is never zero."""
+    t.spare("tensor2")
+    return addition(t)
+
+
+coupling_rule("aten.addcdiv.default", sample=Sample(torch.addcdiv, (*TWO, (6,))))(added_quotient)
 coupling_rule("aten.lerp.Tensor", sample=Sample(torch.lerp, (*TWO, (6,))))(addition)
 coupling_rule("aten.lerp.Scalar", sample=Sample(lambda x, y: torch.lerp(x, y, 0.3), TWO), zeros="all")(addition)
 coupling_rule("aten.clamp.Tensor")(binary)

@@ -73,6 +73,8 @@ def bilinear(t: Ties) -> Dims:
     first, second, weight = t.dims("input1"), t.dims("input2"), t.dims("weight")
     t.tie(first[-1], weight[1])
     t.tie(second[-1], weight[2])
+    t.contract("input1", len(first) - 1)
+    t.contract("input2", len(second) - 1)
     if t.has("bias"):
         t.tie(weight[0], t.dims("bias")[0])
     if t.is_weight("weight"):

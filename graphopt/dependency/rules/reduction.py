@@ -28,6 +28,16 @@ def total(t: Ties) -> Dims:
     return reduced(t, statistic=False)
 
 
+def norm(t: Ties) -> Dims:
+    """A norm: as a sum of powers, and of a negative order no sum at all."""
+    order = t["ord"] if "ord" in t.names() else t["p"] if "p" in t.names() else 2
+    if isinstance(order, int | float) and order < 0:
+        dims = t.dims("self")
+        for axis in t.axes("dim", len(dims)) if "dim" in t.names() else range(len(dims)):
+            t.freeze(dims[axis], "a norm of negative order runs over it")
+    return total(t)
+
+
 def moment(t: Ties) -> Dims:
     """A mean or another statistic: its value depends on how many there are."""
     return reduced(t, statistic=True)
@@ -39,8 +49,8 @@ coupling_rule(
     "aten.linalg_vector_norm.default",
     sample=Sample(lambda x: torch.linalg.vector_norm(x, dim=1), ((4, 6),)),
     zeros="keeps",
-)(total)
-coupling_rule("aten.norm.ScalarOpt_dim", "aten.norm.Scalar", "aten.frobenius_norm.dim", zeros="keeps")(total)
+)(norm)
+coupling_rule("aten.norm.ScalarOpt_dim", "aten.norm.Scalar", "aten.frobenius_norm.dim", zeros="keeps")(norm)
 coupling_rule("aten.any.dim", "aten.any.default", "aten.count_nonzero.default", zeros="keeps")(total)
 coupling_rule("aten.mean.dim", sample=Sample(lambda x: x.mean(1), ((4, 6),)), zeros="keeps")(moment)
 coupling_rule("aten.mean.default", zeros="keeps")(moment)
