@@ -84,7 +84,7 @@ def _batch_summed_product(node: fx.Node, inputs: Sequence[Shape], output: Shape)
 def _tensordot(node: fx.Node, inputs: Sequence[Shape], output: Shape) -> int:
     """Outputs × the sizes of the dimensions summed over."""
     summed = arguments_of(node)["dims_self"]
-    return math.prod(output) * math.prod(inputs[0][dim] for dim in summed)
+    return math.prod(output) * math.prod(inputs[0][int(dim)] for dim in summed)
 
 
 def _bilinear(node: fx.Node, inputs: Sequence[Shape], output: Shape) -> int:

@@ -50,7 +50,7 @@ class PlanSource:
 
     def first_difference(self, other: PlanSource) -> str:
         """The first fact in which two models differ."""
-        for name in self.tensors.keys() | other.tensors.keys():
+        for name in sorted(self.tensors.keys() | other.tensors.keys()):
             if name not in other.tensors:
                 return f"the plan's model has {name}, this one does not"
             if name not in self.tensors:
@@ -62,7 +62,7 @@ class PlanSource:
             mine, theirs = self.operators.get(name, 0), other.operators.get(name, 0)
             if mine != theirs:
                 return f"the plan's model calls {name} {mine} times, this one {theirs} times"
-        return "the same tensors and operators are wired differently"
+        return "the same tensors and operators are wired differently, or are of other types or constants"
 
 
 @dataclass(frozen=True)

@@ -408,3 +408,16 @@ def test_recapture_reads_bodies_of_higher_order_operators() -> None:
     assert len(bodies) == 1
     assert bodies[0] is not program.graph_module.get_submodule("submod_1")
     assert str(again) == str(program)
+
+
+def test_transforms_of_torch_func_are_refused() -> None:
+    class Mapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(5, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.func.vmap(self.linear)(x)
+
+    with pytest.raises(CaptureError, match=r"torch\.func, such as vmap .*test_tracing\.py:\d+\); write"):
+        capture(Mapped(), (torch.randn(3, 4, 5),))

@@ -169,7 +169,8 @@ def _run(
     }
     module = GraphCopy(duplicate.graph, attributes, duplicate.nodes, duplicate.class_name).assemble()
     args, kwargs = pytree.tree_map_only(Tensor, torch.clone, inputs)
-    with torch.no_grad():
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
         outputs = module(*args, **kwargs)
     return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import ClassVar
+from typing import ClassVar, TypedDict
 
 import numpy as np
 
 from graphopt.allocate import Allocation, AxisUnits, Scope, allocate, cost_schedule, exact_ratio, ratio_schedule
 from graphopt.dependency.graph import DependencyGraph, Group
 from graphopt.dependency.kinds import BY_MARK
+from graphopt.dependency.terms import leaves
 from graphopt.errors import BudgetError, SpecError
 from graphopt.pass_manager import Pass, PassContext, PassReport, PassResult
+from graphopt.pass_manager.suggestions import nearest
 from graphopt.passes.channels.figures import figures
 from graphopt.passes.channels.history import Ancestor
 from graphopt.passes.channels.pricing import Measure, Pricing
@@ -101,6 +103,7 @@ class PruneChannels(Pass):
         """Score, allocate and slice; see the class for the options."""
         ancestor = Ancestor.of(program, regroup=self.regroup)
         graph = ancestor.graph
+        self._require_names(graph)
         limits = Limits(frozenset(self.axes) if self.axes else None, self.ignore, self.round_to)
         selection = select_axes(graph, limits)
         targets = self._targets(graph, ancestor.kept)
@@ -115,6 +118,17 @@ class PruneChannels(Pass):
             if target is not targets[-1]:
                 current = slice_axes(graph, _changed(graph, kept))
         return self._result(program, graph, selection, _changed(graph, kept), allocation, notes, context, ancestor)
+
+    def _require_names(self, graph: DependencyGraph) -> None:
+        """Refuse a pattern that fits nothing: it would be passed over in silence."""
+        wanted = [("ignore", pattern, set(graph.tensors)) for pattern in self.ignore]
+        named = {group.members[0].tensor for group in graph.groups}
+        wanted += [("ratios", text.rpartition("=")[0], named) for text in self.ratios]
+        for option, pattern, names in wanted:
+            if not fnmatch.filter(names, pattern):
+                kind = "parameter" if option == "ignore" else "parameter that names an axis"
+                advice = nearest(pattern, names)
+                raise SpecError(f"{self.name}: found no {kind} for {pattern!r} in {option}; {advice}", option=option)
 
     # ---------------------------------------------------------------- budget
 
@@ -139,13 +153,14 @@ class PruneChannels(Pass):
         scored = [group for group in selection.groups if group.id in scores]
         axes = [self._units(group, selection, scores[group.id], kept) for group in scored]
         if not axes:
-            raise BudgetError(
-                f"no axis of {graph.program.source.class_name} may be pruned, so nothing can be removed; "
-                "`graphopt inspect` tells why each is frozen"
-            )
-        allocation = allocate(axes, scope=self.scope, ratio=target.ratio, target_cost=target.cost, cost=target.pricing)
-        if allocation.limited and (self.max_ratio < 1 or self.keep_min > 1):
-            pool, reason = allocation.limited[0]
+            model = graph.program.source.class_name
+            raise BudgetError(f"no axis of {model} may be pruned, so nothing can be removed; {_why(selection)}")
+        budget = _Budget(scope=self.scope, ratio=target.ratio, target_cost=target.cost, cost=target.pricing)
+        allocation = allocate(axes, **budget)
+        capped = [pool for pool in allocation.limited if self.max_ratio < 1 or self.keep_min > 1]
+        uncapped = [replace(axis, min_kept=1, max_removed=None) for axis in axes]
+        if capped and allocate(uncapped, **budget).removed_share > allocation.removed_share:
+            pool, reason = capped[0]
             raise BudgetError(
                 f"ratio {float(target.ratio or 0):g} cannot be reached for {pool}: {reason}; the nearest reachable is "
                 f"{allocation.removed_share:.4f} of all indices; relax max_ratio or keep_min, or ask for less"
@@ -171,7 +186,7 @@ class PruneChannels(Pass):
     def _own_ratio(self, group: Group) -> Fraction | None:
         for text in self.ratios:
             pattern, _, number = text.rpartition("=")
-            if fnmatchcase(group.members[0].tensor, pattern):
+            if fnmatch.fnmatchcase(group.members[0].tensor, pattern):
                 return exact_ratio(float(number))
         return None
 
@@ -194,6 +209,7 @@ class PruneChannels(Pass):
         whole = [f"{name} stays whole: {reason}" for name, reason in selection.whole]
         if allocation is not None:
             whole += [f"{name} stays whole: {reason}" for name, reason in allocation.whole]
+            whole += [f"{pool}: {reason}" for pool, reason in allocation.limited]
         report = PassReport(
             name=self.name,
             spec=str(self),
@@ -208,6 +224,15 @@ class PruneChannels(Pass):
 
 
 KINDS = frozenset((*BY_MARK.values(), "head", "kv_group", "queries_per_group", "pair", "channel", "hidden"))
+
+
+class _Budget(TypedDict):
+    """What ``allocate`` is asked for."""
+
+    scope: Scope
+    ratio: Fraction | None
+    target_cost: float | None
+    cost: Pricing | None
 
 
 @dataclass(frozen=True)
@@ -230,6 +255,15 @@ def _readable(text: str) -> bool:
         return bool(pattern and separator) and 0 <= float(number) < 1
     except ValueError:
         return False
+
+
+def _why(selection: Selection) -> str:
+    """Why no axis is left to prune."""
+    if not selection.whole:
+        return "`graphopt inspect` tells why each is frozen"
+    name, reason = selection.whole[0]
+    others = f" (and {len(selection.whole) - 1} more)" if len(selection.whole) > 1 else ""
+    return f"of those that are free, {name} stays whole: {reason}{others}"
 
 
 def _changed(graph: DependencyGraph, kept: Mapping[str, tuple[int, ...]]) -> Kept:
@@ -257,6 +291,8 @@ def _remarks(graph: DependencyGraph, kept: Kept) -> list[str]:
             f"a normalisation or mean runs over {len(statistic)} of {len(kept)} pruned axes: its statistic is now "
             "taken over what is kept"
         )
-    if graph.divisors:
-        notes.append(f"{len(graph.divisors)} GroupNorms across a concatenation were regrouped: their statistics moved")
+    pruned = {graph.leaf(name) for name in kept}
+    regrouped = [dim for dim, _ in graph.divisors if pruned.intersection(leaves(dim))]
+    if regrouped:
+        notes.append(f"{len(regrouped)} GroupNorms across a concatenation were regrouped: their statistics moved")
     return notes

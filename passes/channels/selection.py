@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
+from torch import nn
+
 from graphopt.dependency.graph import DependencyGraph, Group
 from graphopt.dependency.terms import Dim, Factor, Leaf, Sum, dim_size, leaves
 
@@ -62,7 +64,7 @@ def select_axes(graph: DependencyGraph, limits: Limits) -> Selection:
     groups = {graph.leaf(group.id): group for group in graph.groups}
     dims = [dim for name, first in graph.names.items() if name == first for dim in graph.dims(name)]
     steps = _steps(dims, groups, limits, graph.divisors)
-    reasons = {leaf: _refusal(group, limits, steps[leaf]) for leaf, group in groups.items()}
+    reasons = {leaf: _refusal(graph, group, limits, steps[leaf]) for leaf, group in groups.items()}
     choice = _Choice()
     for product in sorted(_products(dims), key=len, reverse=True):
         _choose(product, groups, reasons, choice)
@@ -82,8 +84,10 @@ def _blocked(choice: _Choice, leaf: Leaf, groups: Mapping[Leaf, Group]) -> str:
     return f"{groups[winner].id} takes the share of the dimensions they multiply in"
 
 
-def _refusal(group: Group, limits: Limits, step: int) -> str:
+def _refusal(graph: DependencyGraph, group: Group, limits: Limits, step: int) -> str:
     """Why an axis stays whole, or an empty string."""
+    if not any(isinstance(graph.tensors[member.tensor], nn.Parameter) for member in group.members):
+        return "it lies on buffers alone, which have no score"
     if limits.kinds is not None and group.kind not in limits.kinds:
         return f"kind {group.kind} was not asked for"
     for pattern in limits.ignore:

@@ -127,7 +127,7 @@ def test_files_that_come_during_the_save_are_not_deleted(tmp_path: Path) -> None
 def test_a_folder_without_readable_manifest_is_not_ours(tmp_path: Path) -> None:
     save(tmp_path / "out", a="1")
     (tmp_path / "out" / "manifest.json").write_text("[")
-    assert foreign_files(tmp_path / "out") == ["a.txt"]
+    assert foreign_files(tmp_path / "out") == ["a.txt", "manifest.json", "plan.json"]
 
 
 def test_a_missing_parent_is_named(tmp_path: Path) -> None:
@@ -279,3 +279,11 @@ def test_a_killed_save_leaves_the_old_state_or_the_new_one(outcomes: dict[str, A
     found = outcomes[mode]
     assert (set(found["states"]), found["leftovers"], found["finished"]) == ({"old", "new"}, [], True)
     assert min(found["states"].values()) >= 5
+
+
+def test_a_plan_of_the_users_own_is_not_ours(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "plan.json").write_text("mine")
+    with pytest.raises(ExportError, match=r"plan\.json"):
+        save(tmp_path / "out", a="1")
+    assert (tmp_path / "out" / "plan.json").read_text() == "mine"

@@ -379,3 +379,18 @@ def test_the_missing_extra_is_named(exported: Exported, tmp_path: Path, monkeypa
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(MissingExtraError, match=r"graphopt\[onnx\]"):
         export_onnx(exported.result, tmp_path / "a.onnx")
+
+
+def test_an_export_beside_the_users_plan_leaves_it(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text("mine")
+    export_onnx(small_program(), tmp_path)
+    assert (tmp_path / "plan.json").read_text() == "mine"
+
+
+def test_a_file_in_a_saved_result_joins_it(tmp_path: Path) -> None:
+    result = pruned_result()
+    result.save(tmp_path / "out")
+    export_onnx(result, tmp_path / "out" / "other.onnx")
+    assert "other.onnx" in json.loads((tmp_path / "out" / "manifest.json").read_text())["files"]
+    result.save(tmp_path / "out")
+    assert not (tmp_path / "out" / "other.onnx").exists()

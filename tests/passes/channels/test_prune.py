@@ -231,3 +231,37 @@ def test_nan_in_weights_is_named() -> None:
 def test_nothing_prunable_is_an_error() -> None:
     with pytest.raises(BudgetError, match="no axis"):
         graphopt.optimize(nn.Linear(3, 4), (torch.randn(2, 3),), passes="prune-channels{ratio=0.5}")
+
+
+def test_what_round_to_leaves_short_is_listed(prune: Callable[..., Result]) -> None:
+    result = prune("ratio=0.5,round_to=64,axes=[hidden]")
+    assert any("0.3333 of the 0.5 asked for" in line and "step=64" in line for line in result.report.passes[0].refused)
+    again = prune("ratio=0.5,round_to=64,axes=[hidden],max_ratio=0.9")
+    assert again.plan.kept == result.plan.kept
+
+
+@pytest.mark.parametrize("option", ["ignore=[blocks.0.mpl.*]", 'ratios=["blocks.9.*=0.1"]', 'ratios=["head.*=0.1"]'])
+def test_patterns_that_fit_nothing_are_refused(prune: Callable[..., Result], option: str) -> None:
+    with pytest.raises(SpecError, match="found no parameter"):
+        prune(f"ratio=0.5,{option}")
+
+
+def test_kinds_that_are_not_there_are_named(prune: Callable[..., Result]) -> None:
+    with pytest.raises(BudgetError, match="kind residual was not asked for"):
+        prune("ratio=0.5,axes=[channel]")
+
+
+def test_axes_on_buffers_alone_stay_whole() -> None:
+    class Tables(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("first", torch.randn(8, 5))
+            self.register_buffer("second", torch.randn(4, 8))
+            self.hidden, self.head = nn.Linear(5, 6), nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.hidden(x)), nn.functional.linear(nn.functional.linear(x, self.first), self.second)
+
+    result = graphopt.optimize(Tables(), (torch.randn(3, 5),), passes="prune-channels{ratio=0.5}")
+    assert any("buffers alone" in line for line in result.report.passes[0].refused)
+    assert result.program.parameters["first"].shape == (8, 5)
