@@ -1,4 +1,4 @@
-"""graphopt: a compiler that prunes, caches and partitions PyTorch models on their graph."""
+"""graphopt: a compiler that makes PyTorch models smaller and faster on their graph, with proof."""
 
 from graphopt.compiler import optimize
 from graphopt.dependency.graph import DependencyGraph

@@ -13,10 +13,6 @@ class CaptureError(GraphoptError):
     """A model could not be turned into a program."""
 
 
-class UnsupportedOperatorError(GraphoptError):
-    """An operator has no rule where a rule is needed."""
-
-
 class SpecError(GraphoptError, ValueError):
     """A pipeline's text, or an option of a pass, is wrong.
 
@@ -73,14 +69,6 @@ class BudgetError(GraphoptError):
 
 class ExportError(GraphoptError):
     """A program could not be written, or what was written does not run to the same outputs."""
-
-
-class KernelUnavailableError(GraphoptError):
-    """A kernel cannot run on this device, dtype or shape."""
-
-
-class RuntimeMismatchError(GraphoptError):
-    """The processes of a run disagree on the plan, a tensor or a message."""
 
 
 class RegistrationError(GraphoptError):

@@ -42,7 +42,7 @@ def graphopt_command(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
 ) -> None:
-    """Prune, cache and partition PyTorch models on their graph."""
+    """Make PyTorch models smaller and faster on their graph, with proof."""
     if version:
         typer.echo(__version__)
     elif context.invoked_subcommand is None:

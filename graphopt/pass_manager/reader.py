@@ -14,7 +14,7 @@ def read_pipeline(text: str, table: PassTable = PASS_TABLE) -> tuple[Pass, ...]:
     """Make the passes of a pipeline's text.
 
     Args:
-        text: One or more passes, such as `"prune-channels{ratio=0.5},partition{devices=2}"`.
+        text: One or more passes, such as `"prune-channels{macs=0.7},prune-channels{params=0.5}"`.
         table: Where the names are looked up.
 
     Raises:

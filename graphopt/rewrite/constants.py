@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from graphopt.arguments import schema_of
 from graphopt.dependency.graph import DependencyGraph
 from graphopt.dependency.placement import kept_size
 from graphopt.dependency.terms import Dim, Leaf, dim_size
@@ -79,8 +80,7 @@ def _evaluate(graph: DependencyGraph, value: Any, counts: Counts) -> int:
 
 
 def _position(node: fx.Node, name: str) -> int:
-    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
-    return names.index(name)
+    return [argument.name for argument in schema_of(node).arguments].index(name)
 
 
 def _get(node: fx.Node, name: str, position: int | None) -> Any:
