@@ -64,7 +64,23 @@ class PlanError(GraphoptError):
 
 
 class BudgetError(GraphoptError):
-    """The budget asked for cannot be met."""
+    """The budget asked for cannot be met.
+
+    Args:
+        message: What was found, what was wanted, what to do next.
+        nearest: The nearest that can be reached, in the unit of the budget, where it is known.
+        limits: What keeps it there, in words.
+    """
+
+    def __init__(self, message: str, nearest: float | None = None, limits: str = "") -> None:
+        super().__init__(message, nearest, limits)
+        self.message = message
+        self.nearest = nearest
+        self.limits = limits
+
+    def __str__(self) -> str:
+        """Return the message."""
+        return self.message
 
 
 class ExportError(GraphoptError):

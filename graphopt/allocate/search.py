@@ -80,9 +80,12 @@ def meet_cost(table: Table, names: Sequence[str], counts: IntArray, target: floa
 
     if not enough(order.size):
         nearest = cost(table.count_by_id(settled(order.size)))
+        limits = _limits(table, np.flatnonzero(free))
         raise BudgetError(
             f"found a cost of {nearest} with all removed that may go; wanted {target} or less. Ask for {nearest} or "
-            f"more, or loosen what limits it: {_limits(table, np.flatnonzero(free))}"
+            f"more, or loosen what limits it: {limits}",
+            nearest,
+            limits,
         )
     # The empty prefix is known not to be enough.
     return settled(1 + bisect_left(range(1, order.size), True, key=enough))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -156,7 +157,10 @@ class PruneChannels(Pass):
             model = graph.program.source.class_name
             raise BudgetError(f"no axis of {model} may be pruned, so nothing can be removed; {_why(selection)}")
         budget = _Budget(scope=self.scope, ratio=target.ratio, target_cost=target.cost, cost=target.pricing)
-        allocation = allocate(axes, **budget)
+        try:
+            allocation = allocate(axes, **budget)
+        except BudgetError as error:
+            raise self._out_of_reach(error, target) from error
         capped = [pool for pool in allocation.limited if self.max_ratio < 1 or self.keep_min > 1]
         uncapped = [replace(axis, min_kept=1, max_removed=None) for axis in axes]
         if capped and allocate(uncapped, **budget).removed_share > allocation.removed_share:
@@ -166,6 +170,20 @@ class PruneChannels(Pass):
                 f"{allocation.removed_share:.4f} of all indices; relax max_ratio or keep_min, or ask for less"
             )
         return allocation
+
+    def _out_of_reach(self, error: BudgetError, target: _Target) -> BudgetError:
+        """The error in the unit that the user asked in: a share of the original."""
+        if error.nearest is None or target.pricing is None:
+            return error
+        option = "params" if self.params is not None else "macs"
+        whole = target.pricing({})
+        share = math.ceil(error.nearest / whole * 10_000) / 10_000
+        return BudgetError(
+            f"{option}={getattr(self, option):g} cannot be reached: {error.nearest:,.0f} of {whole:,.0f} are left when "
+            f"all has gone that may; ask for {option}={share:g} or more, or loosen what limits it: {error.limits}",
+            share,
+            error.limits,
+        )
 
     def _units(
         self, group: Group, selection: Selection, scores: np.ndarray, kept: Mapping[str, tuple[int, ...]]
