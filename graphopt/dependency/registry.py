@@ -75,12 +75,21 @@ class Sample:
 
 @dataclass(frozen=True)
 class Rule:
-    """A coupling rule: states the ties of one operator and how zeros travel through it."""
+    """A coupling rule: states the ties of one operator and how zeros travel through it.
+
+    Attributes:
+        target: the operator's name.
+        state: states the ties and gives the dimensions of the output.
+        sample: a program on which the rule is proved.
+        zeros: how zeros travel through the operator.
+        freezes: whether nothing that the operator touches may go, which leaves a sample nothing to prove.
+    """
 
     target: str
     state: Callable[[Ties], Output]
     sample: Sample | None
     zeros: Zeros | Callable[[Ties], Zeros]
+    freezes: bool
 
 
 _TABLE: dict[str, Rule] = {}
@@ -88,7 +97,10 @@ _LOADED: set[str] = set()
 
 
 def coupling_rule(
-    *targets: str, sample: Sample | None = None, zeros: Zeros | Callable[[Ties], Zeros] = "none"
+    *targets: str,
+    sample: Sample | None = None,
+    zeros: Zeros | Callable[[Ties], Zeros] = "none",
+    freezes: bool = False,
 ) -> Callable[[Callable[[Ties], Output]], Callable[[Ties], Output]]:
     """Register the coupling rule of one or several operators.
 
@@ -97,10 +109,15 @@ def coupling_rule(
             serves the in-place ``aten.add_.Tensor`` too.
         sample: a small program on which the rule is proved by the tests.
         zeros: how zeros travel through the operator, or a function of the operator that says so.
+        freezes: says that the rule freezes every dimension of every operand and of the output, instead of a sample.
 
     Raises:
-        RegistrationError: if a target has a rule already.
+        RegistrationError: if a target has a rule already, or a rule that freezes everything has a sample.
     """
+    if freezes and sample is not None:
+        raise RegistrationError(
+            f"the rule of {', '.join(targets)} freezes everything, so its sample proves nothing; leave one of them out"
+        )
 
     def register(state: Callable[[Ties], Output]) -> Callable[[Ties], Output]:
         for target in targets:
@@ -109,7 +126,7 @@ def coupling_rule(
                     f"a coupling rule for {target} exists already in {_TABLE[target].state.__module__}; "
                     "change that one, or register another operator"
                 )
-            _TABLE[target] = Rule(target, state, sample, zeros)
+            _TABLE[target] = Rule(target, state, sample, zeros, freezes)
             make_known(target)
         return state
 

@@ -7,6 +7,8 @@ from graphopt.dependency.registry import rule_table
 from graphopt.macs import FORMULAS, operator_name
 from graphopt.proof.samples import sample_program
 
+pytestmark = pytest.mark.filterwarnings("ignore:index_reduce:UserWarning")
+
 PROVED = sorted(name for name, rule in rule_table().items() if rule.sample is not None)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from graphopt.dependency.registry import Sample, coupling_rule
 from graphopt.dependency.ties import Dims, Ties
 
+aten = torch.ops.aten
 PARTS = "real and imaginary part"
 TRANSFORMED = "a Fourier transform runs over it"
 
@@ -74,34 +77,30 @@ def _transformed(t: Ties, rank: int) -> list[int]:
     return t.axes("dim", rank)
 
 
-SAMPLES = {
-    "fft_fft": Sample(lambda x: torch.fft.fft(x, dim=1).real, ((4, 6),)),
-    "fft_fft2": Sample(lambda x: torch.fft.fft2(x, dim=(1, 2)).real, ((4, 3, 6),)),
-    "fft_fftn": Sample(lambda x: torch.fft.fftn(x, (3, 6)).real, ((4, 3, 6),)),
-    "fft_rfft": Sample(lambda x: torch.fft.rfft(x, dim=1).real, ((4, 6),)),
-    "fft_irfft2": Sample(lambda x: torch.fft.irfft2(torch.fft.rfft2(x, dim=(1, 2)) * 2, dim=(1, 2)), ((4, 3, 6),)),
-    "fft_fftshift": Sample(lambda x: torch.fft.fftshift(x, dim=1), ((4, 6),)),
+def _spectrum(x: Tensor) -> Tensor:
+    return torch.complex(x, 2 * x)
+
+
+TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "_fft_c2c": lambda x: aten._fft_c2c.default(_spectrum(x), [1, 2], 0, True).real,
+    "_fft_c2r": lambda x: aten._fft_c2r.default(_spectrum(x), [1, 2], 0, 4),
+    "_fft_r2c": lambda x: aten._fft_r2c.default(x, [1, 2], 0, True).real,
+    "fft_fft": lambda x: aten.fft_fft.default(x, None, 1).real,
+    "fft_fft2": lambda x: aten.fft_fft2.default(x, None, [1, 2]).real,
+    "fft_fftn": lambda x: aten.fft_fftn.default(x, [3, 6]).real,
+    "fft_fftshift": lambda x: aten.fft_fftshift.default(x, [1]),
+    "fft_hfft": lambda x: aten.fft_hfft.default(_spectrum(x), None, 1),
+    "fft_ifft": lambda x: aten.fft_ifft.default(x, None, 1).real,
+    "fft_ifft2": lambda x: aten.fft_ifft2.default(x, None, [1, 2]).real,
+    "fft_ifftn": lambda x: aten.fft_ifftn.default(x, None, [1, 2]).real,
+    "fft_ifftshift": lambda x: aten.fft_ifftshift.default(x, [1]),
+    "fft_ihfft": lambda x: aten.fft_ihfft.default(x, None, 1).real,
+    "fft_irfft": lambda x: aten.fft_irfft.default(_spectrum(x), None, 1),
+    "fft_irfft2": lambda x: aten.fft_irfft2.default(_spectrum(x), None, [1, 2]),
+    "fft_irfftn": lambda x: aten.fft_irfftn.default(_spectrum(x), None, [1, 2]),
+    "fft_rfft": lambda x: aten.fft_rfft.default(x, None, 1).real,
+    "fft_rfft2": lambda x: aten.fft_rfft2.default(x, None, [1, 2]).real,
+    "fft_rfftn": lambda x: aten.fft_rfftn.default(x, None, [1, 2]).real,
 }
-TRANSFORMS = (
-    "_fft_c2c",
-    "_fft_c2r",
-    "_fft_r2c",
-    "fft_fft",
-    "fft_fft2",
-    "fft_fftn",
-    "fft_fftshift",
-    "fft_hfft",
-    "fft_ifft",
-    "fft_ifft2",
-    "fft_ifftn",
-    "fft_ifftshift",
-    "fft_ihfft",
-    "fft_irfft",
-    "fft_irfft2",
-    "fft_irfftn",
-    "fft_rfft",
-    "fft_rfft2",
-    "fft_rfftn",
-)
-for _name in TRANSFORMS:
-    coupling_rule(f"aten.{_name}.default", sample=SAMPLES.get(_name), zeros="keeps")(transform)
+for _name, _call in TRANSFORMS.items():
+    coupling_rule(f"aten.{_name}.default", sample=Sample(_call, ((4, 3, 6),)), zeros="keeps")(transform)

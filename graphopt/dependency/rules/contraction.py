@@ -9,6 +9,8 @@ from graphopt.dependency.registry import Sample, coupling_rule
 from graphopt.dependency.terms import Dim
 from graphopt.dependency.ties import Dims, Ties
 
+aten = torch.ops.aten
+
 
 @coupling_rule(
     "aten.linear.default",
@@ -70,10 +72,9 @@ def matmul(t: Ties) -> Dims:
     return product(t, "self", "other")
 
 
-@coupling_rule("aten.linalg_matmul.default", zeros="product")
-def linalg_matmul(t: Ties) -> Dims:
-    """The same under another name."""
-    return product(t, "self", "other")
+coupling_rule(
+    "aten.linalg_matmul.default", sample=Sample(aten.linalg_matmul.default, ((3, 5, 6), (3, 6, 4))), zeros="product"
+)(matmul)
 
 
 @coupling_rule("aten.bmm.default", sample=Sample(torch.bmm, ((5, 6), (6, 4))), zeros="product")
@@ -82,15 +83,17 @@ def bmm(t: Ties) -> Dims:
     return product(t, "self", "mat2")
 
 
-@coupling_rule(
-    "aten.mm.default", sample=Sample(lambda x, weight: x @ weight, ((6,),), {"weight": (6, 8)}), zeros="product"
-)
+@coupling_rule("aten.mm.default", sample=Sample(aten.mm.default, ((6,),), {"mat2": (6, 8)}), zeros="product")
 def mm(t: Ties) -> Dims:
     """Matrix product."""
     return product(t, "self", "mat2")
 
 
-@coupling_rule("aten.mv.default", zeros="product")
+@coupling_rule(
+    "aten.mv.default",
+    sample=Sample(lambda x, weight: torch.mv(x, weight).unsqueeze(1), ((6,),), {"weight": (6,)}),
+    zeros="product",
+)
 def mv(t: Ties) -> Dims:
     """Matrix times vector."""
     return product(t, "self", "vec")
@@ -111,7 +114,11 @@ def addmm(t: Ties) -> Dims:
     return t.broadcast(product(t, "mat1", "mat2"), t.dims("self"))
 
 
-@coupling_rule("aten.outer.default", zeros="product")
+@coupling_rule(
+    "aten.outer.default",
+    sample=Sample(lambda x, first, second: x + torch.outer(first, second), ((4, 6),), {"first": (4,), "second": (6,)}),
+    zeros="product",
+)
 def outer(t: Ties) -> Dims:
     """Every index of one vector with every index of the other."""
     return [t.dims("self")[0], t.dims("vec2")[0]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from graphopt.dependency.registry import Sample, coupling_rule
@@ -70,6 +71,12 @@ def transposed(t: Ties) -> Dims:
     return [t.resolve(dim) for dim in (*dims[:channels], out, *_spatial(t, channels + 1))]
 
 
+def _both_ways(x: Tensor, there: Tensor, back: Tensor, bias: Tensor) -> Tensor:
+    """A convolution and a transposed one, which are one operator."""
+    y = torch.convolution(x, there, None, [1], [1], [1], False, [0], 1)
+    return torch.convolution(y, back, bias, [1], [1], [1], True, [0], 1)
+
+
 CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {
     1: nn.functional.conv1d,
     2: nn.functional.conv2d,
@@ -93,7 +100,10 @@ for _rank, _call in CONVOLUTIONS.items():
     )
     coupling_rule(f"aten.conv{_rank}d.default", sample=_sample, zeros="affine")(convolution)
     coupling_rule(f"aten.conv{_rank}d.padding", sample=_grouped, zeros="affine")(convolution)
-coupling_rule("aten.convolution.default")(lambda t: transposed(t) if t["transposed"] else convolution(t))
+coupling_rule(
+    "aten.convolution.default",
+    sample=Sample(_both_ways, ((6, 4),), {"there": (8, 6, 3), "back": (8, 6, 3), "bias": (6,)}),
+)(lambda t: transposed(t) if t["transposed"] else convolution(t))
 for _target, (_rank, _call) in TRANSPOSED.items():
     _sample = Sample(
         lambda x, weight, bias, call=_call: call(x, weight, bias, stride=2, groups=2),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from graphopt.dependency.registry import Sample, Zeros, coupling_rule
 from graphopt.dependency.ties import Dims, Output, Ties
@@ -34,12 +35,6 @@ coupling_rule("aten.new_full.default", sample=Sample(lambda x: x + x.new_full((6
 coupling_rule("aten.new_empty.default", sample=Sample(lambda x: x.new_empty(6).copy_(x[0]) + x))(constant)
 
 
-@coupling_rule("aten.scalar_tensor.default")
-def scalar_tensor(t: Ties) -> Dims:
-    """A number as a tensor without dimensions."""
-    return [t.frozen(size, RUN_TIME) for size in t.out_shape]
-
-
 def like(t: Ties) -> Dims:
     """The dimensions of the tensor whose shape is asked for."""
     return t.dims("self")
@@ -58,7 +53,7 @@ def fill_zeros(t: Ties) -> Zeros:
 
 coupling_rule("aten.fill.Scalar", sample=Sample(lambda x: aten.fill.Scalar(x, 0.5) + x), zeros=fill_zeros)(like)
 coupling_rule("aten.fill.Tensor", sample=Sample(lambda x: aten.fill.Tensor(x, torch.tensor(0.5)) + x))(like)
-coupling_rule("aten.zero.default", zeros="keeps")(like)
+coupling_rule("aten.zero.default", sample=Sample(lambda x: aten.zero.default(x) + x), zeros="keeps")(like)
 
 
 @coupling_rule("aten.copy.default", sample=Sample(aten.copy.default, ((6,), (6,))), zeros="all")
@@ -97,13 +92,14 @@ def _grid_sample(x: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> 
     return x * rows + columns
 
 
-coupling_rule("aten.meshgrid.default")(lambda t: _grid(t, swapped=False))
 coupling_rule("aten.meshgrid.indexing", sample=Sample(_grid_sample, ((4, 6),), {"first": (6,), "second": (4,)}))(
     lambda t: _grid(t, swapped=t["indexing"] == "xy")
 )
 
 
-@coupling_rule("aten.one_hot.default")
+@coupling_rule(
+    "aten.one_hot.default", sample=Sample(lambda x: nn.functional.one_hot((x > 0).long(), 2).float(), ((6,),))
+)
 def one_hot(t: Ties) -> Dims:
     """A new last dimension, one position a class."""
     return [*t.dims("self"), t.frozen(t.out_shape[-1], "one position for each class")]

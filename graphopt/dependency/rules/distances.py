@@ -8,6 +8,7 @@ from torch import nn
 from graphopt.dependency.registry import Sample, coupling_rule
 from graphopt.dependency.ties import Dims, Ties
 
+aten = torch.ops.aten
 DISTANCE = "a distance is taken over it"
 
 
@@ -21,7 +22,11 @@ def cdist(t: Ties) -> Dims:
     return [*lead, first[-2], second[-2]]
 
 
-coupling_rule("aten._cdist_forward.default", "aten._euclidean_dist.default")(cdist)
+coupling_rule(
+    "aten._cdist_forward.default",
+    sample=Sample(lambda x, y: aten._cdist_forward.default(x, y, 2.0, None), ((4, 6), (5, 6))),
+)(cdist)
+coupling_rule("aten._euclidean_dist.default", sample=Sample(aten._euclidean_dist.default, ((4, 6), (5, 6))))(cdist)
 
 
 def compared(t: Ties) -> Dims:

@@ -61,6 +61,8 @@ UNARY_MOVES_ZERO: dict[str, Callable[[Tensor], Tensor]] = {
     "acos.default": lambda x: torch.acos(torch.tanh(x)),
     "cos.default": torch.cos,
     "cosh.default": torch.cosh,
+    "exp2.default": torch.exp2,
+    "sinc.default": torch.sinc,
     "erfc.default": torch.erfc,
     "exp.default": torch.exp,
     "hardsigmoid.default": nn.functional.hardsigmoid,
@@ -85,16 +87,24 @@ for _name, _call in UNARY_MOVES_ZERO.items():
 for _name, _call in SINGULAR_AT_ZERO.items():
     coupling_rule(f"aten.{_name}", sample=Sample(_call))(singular)
 
-coupling_rule("aten.log_sigmoid_forward.default", "aten.sinc.default", "aten.exp2.default")(unary)
-coupling_rule(
-    "aten.bitwise_not.default",
-    "aten.logical_not.default",
-    "aten.isnan.default",
-    "aten.isinf.default",
-    "aten.isfinite.default",
-    "aten.isposinf.default",
-    "aten.isneginf.default",
-)(unary)
+
+def _holes(x: Tensor) -> Tensor:
+    """Infinities of both signs and numbers that are none, where ``x`` is large."""
+    holed = torch.where(x > 1, float("inf"), torch.where(x < -1, float("-inf"), x))
+    return torch.where(x.abs() > 2, float("nan"), holed)
+
+
+PREDICATES: dict[str, Callable[[Tensor], Tensor]] = {
+    "bitwise_not.default": lambda x: torch.bitwise_not(x.round().long()),
+    "logical_not.default": lambda x: torch.logical_not(x.round()),
+    "isnan.default": lambda x: torch.isnan(_holes(x)),
+    "isinf.default": lambda x: torch.isinf(_holes(x)),
+    "isfinite.default": lambda x: aten.isfinite.default(_holes(x)),
+    "isposinf.default": lambda x: torch.isposinf(_holes(x)),
+    "isneginf.default": lambda x: torch.isneginf(_holes(x)),
+}
+for _name, _call in PREDICATES.items():
+    coupling_rule(f"aten.{_name}", sample=Sample(lambda x, call=_call: call(x).float()))(unary)
 coupling_rule("aten.nan_to_num.default", sample=Sample(torch.nan_to_num), zeros="keeps")(unary)
 
 
@@ -174,11 +184,15 @@ def division(t: Ties) -> Dims:
 
 
 coupling_rule("aten.div.Tensor", sample=Sample(torch.div, TWO), zeros="keeps")(division)
-coupling_rule("aten.div.Tensor_mode", "aten.floor_divide.default", "aten.fmod.Tensor", "aten.remainder.Tensor")(
+coupling_rule("aten.div.Tensor_mode", sample=Sample(lambda x, y: torch.div(4 * x, y, rounding_mode="floor"), TWO))(
     division
 )
+coupling_rule("aten.floor_divide.default", sample=Sample(lambda x, y: torch.floor_divide(4 * x, y), TWO))(division)
+coupling_rule("aten.fmod.Tensor", sample=Sample(torch.fmod, TWO))(division)
+coupling_rule("aten.remainder.Tensor", sample=Sample(torch.remainder, TWO))(division)
 coupling_rule("aten.div.Scalar", sample=Sample(lambda x: aten.div.Scalar(x, 1.5)), zeros="keeps")(unary)
-coupling_rule("aten.remainder.Scalar", "aten.fmod.Scalar", zeros="keeps")(unary)
+coupling_rule("aten.remainder.Scalar", sample=Sample(lambda x: torch.remainder(x, 0.7)), zeros="keeps")(unary)
+coupling_rule("aten.fmod.Scalar", sample=Sample(lambda x: torch.fmod(x, 0.7)), zeros="keeps")(unary)
 coupling_rule("aten.maximum.default", sample=Sample(torch.maximum, TWO), zeros="all")(binary)
 coupling_rule("aten.minimum.default", sample=Sample(torch.minimum, TWO), zeros="all")(binary)
 coupling_rule("aten.max.other", sample=Sample(aten.max.other, TWO), zeros="all")(binary)
@@ -206,7 +220,7 @@ def added_quotient(t: Ties) -> Dims:
 coupling_rule("aten.addcdiv.default", sample=Sample(torch.addcdiv, (*TWO, (6,))))(added_quotient)
 coupling_rule("aten.lerp.Tensor", sample=Sample(torch.lerp, (*TWO, (6,))))(addition)
 coupling_rule("aten.lerp.Scalar", sample=Sample(lambda x, y: torch.lerp(x, y, 0.3), TWO), zeros="all")(addition)
-coupling_rule("aten.clamp.Tensor")(binary)
+coupling_rule("aten.clamp.Tensor", sample=Sample(aten.clamp.Tensor, (*TWO, (6,))))(binary)
 
 
 def prelu(t: Ties) -> Dims:
@@ -231,12 +245,27 @@ for _name in COMPARISONS:
         f"aten.{_name}.Tensor", sample=Sample(lambda x, y, op=_op: op.Tensor(x.round(), y.round()).float(), TWO)
     )(binary)
     coupling_rule(f"aten.{_name}.Scalar", sample=Sample(lambda x, op=_op: op.Scalar(x.round(), 1).float()))(unary)
+
+
+def _bits(x: Tensor) -> Tensor:
+    return (4 * x).round().long()
+
+
 for _name in ("__and__", "__or__", "__xor__", "bitwise_and", "bitwise_or", "bitwise_xor"):
-    coupling_rule(f"aten.{_name}.Tensor")(binary)
-    coupling_rule(f"aten.{_name}.Scalar")(unary)
-coupling_rule("aten.logical_and.default", "aten.logical_or.default", "aten.logical_xor.default")(binary)
-coupling_rule("aten.bitwise_left_shift.Tensor_Scalar", "aten.bitwise_right_shift.Tensor_Scalar")(unary)
-coupling_rule("aten.__lshift__.Scalar", "aten.__rshift__.Scalar")(unary)
+    _op = getattr(aten, _name)
+    coupling_rule(
+        f"aten.{_name}.Tensor", sample=Sample(lambda x, y, op=_op: op.Tensor(_bits(x), _bits(y)).float(), TWO)
+    )(binary)
+    coupling_rule(f"aten.{_name}.Scalar", sample=Sample(lambda x, op=_op: op.Scalar(_bits(x), 3).float()))(unary)
+for _name in ("bitwise_left_shift", "bitwise_right_shift"):
+    _op = getattr(aten, _name).Tensor_Scalar
+    coupling_rule(f"aten.{_name}.Tensor_Scalar", sample=Sample(lambda x, op=_op: op(_bits(x), 1).float()))(unary)
+for _name in ("__lshift__", "__rshift__"):
+    _op = getattr(aten, _name).Scalar
+    coupling_rule(f"aten.{_name}.Scalar", sample=Sample(lambda x, op=_op: op(_bits(x), 1).float()))(unary)
+for _name in ("logical_and", "logical_or", "logical_xor"):
+    _op = getattr(aten, _name).default
+    coupling_rule(f"aten.{_name}.default", sample=Sample(lambda x, y, op=_op: op(x > 0, y > 0).float(), TWO))(binary)
 
 coupling_rule("aten.where.self", sample=Sample(lambda x, y, z: torch.where(x > 0, y, z), (*TWO, (6,))), zeros="none")(
     binary
@@ -254,4 +283,7 @@ def fill_zeros(t: Ties) -> Zeros:
 coupling_rule("aten.masked_fill.Scalar", sample=Sample(lambda x, y: x.masked_fill(y > 0, 0.5), TWO), zeros=fill_zeros)(
     binary
 )
-coupling_rule("aten.masked_fill.Tensor")(binary)
+coupling_rule(
+    "aten.masked_fill.Tensor",
+    sample=Sample(lambda x, y: aten.masked_fill.Tensor(x, y > 0, torch.tensor(0.5)), TWO),
+)(binary)

@@ -9,12 +9,17 @@ from graphopt.dependency.registry import coupling_rule
 from graphopt.dependency.ties import Output, Ties
 
 FIXED: Mapping[str, tuple[str, ...]] = {
+    # Capture drops dropout in inference form, so what is left of it draws. Some names have only an in-place operator.
     "random numbers are drawn along it": (
+        "alpha_dropout.default",
         "bernoulli.Tensor",
         "bernoulli.default",
         "bernoulli.float",
         "bernoulli.p",
+        "dropout.default",
         "exponential.default",
+        "feature_alpha_dropout.default",
+        "feature_dropout.default",
         "multinomial.default",
         "native_dropout.default",
         "normal.Tensor_Tensor",
@@ -77,6 +82,11 @@ FIXED: Mapping[str, tuple[str, ...]] = {
         "empty_strided.default",
         "new_empty_strided.default",
     ),
+    "its kernel needs rows of a multiple of 16 bytes": ("_grouped_mm.default",),
+    "it is an affine map of positions": ("affine_grid_generator.default",),
+    "windows are drawn at random for each channel": ("fractional_max_pool2d.default", "fractional_max_pool3d.default"),
+    "one value is chosen out of all": ("_is_all_true.default", "all.default", "prod.default"),
+    "it has no dimensions": ("scalar_tensor.default",),
     "a short-time transform runs over it": ("istft.default", "stft.center", "stft.default"),
     "it is looked up in order": ("searchsorted.Tensor", "searchsorted.Scalar", "take.default", "put.default"),
     "a loss runs over it": (
@@ -136,4 +146,4 @@ def _frozen(t: Ties, shape: Any, reason: str) -> Output:
 
 
 for _reason, _names in FIXED.items():
-    coupling_rule(*(f"aten.{_name}" for _name in _names))(whole(_reason))
+    coupling_rule(*(f"aten.{_name}" for _name in _names), freezes=True)(whole(_reason))

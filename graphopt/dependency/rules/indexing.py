@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -60,7 +61,15 @@ def embedding_bag(t: Ties) -> Output:
     return [[t.frozen(t.out_shape[0][0], "a bag"), features], *tables]
 
 
-coupling_rule("aten.embedding_bag.default", "aten._embedding_bag.default")(embedding_bag)
+def _flat_bags(operator: Callable[..., list[Tensor]], x: Tensor, weight: Tensor) -> Tensor:
+    places = _lookup(x)
+    return operator(weight, places.flatten(), torch.arange(0, places.numel(), 4))[0]
+
+
+for _op in (aten.embedding_bag.default, aten._embedding_bag.default):
+    coupling_rule(
+        str(_op), sample=Sample(lambda x, weight, op=_op: _flat_bags(op, x, weight), ((6,),), {"weight": (3, 8)})
+    )(embedding_bag)
 
 
 @dataclass(frozen=True)
@@ -131,7 +140,11 @@ def index(t: Ties) -> Dims:
     return [*layout.before, *block, *layout.after]
 
 
-coupling_rule("aten._unsafe_index.Tensor", zeros="keeps")(index)
+coupling_rule(
+    "aten._unsafe_index.Tensor",
+    sample=Sample(lambda x: aten._unsafe_index.Tensor(x, [None, torch.tensor([2, 0])]), ((4, 6),)),
+    zeros="keeps",
+)(index)
 
 
 @coupling_rule(

@@ -25,9 +25,6 @@ def cat(t: Ties) -> Dims:
     return [t.resolve(dim) for dim in out]
 
 
-coupling_rule("aten.concat.default", "aten.concatenate.default", zeros="joined")(cat)
-
-
 @coupling_rule(
     "aten.stack.default", sample=Sample(lambda x, y: torch.stack([x, y], 1), ((4, 5), (4, 5))), zeros="joined"
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from graphopt.dependency.registry import Sample, coupling_rule
 from graphopt.dependency.ties import Dims, Output, Ties
@@ -55,7 +56,9 @@ SORTED = "it is sorted"
 coupling_rule("aten.sort.default", sample=Sample(lambda x: x.sort(1), ((4, 6),)))(twice(along(SORTED)))
 coupling_rule("aten.sort.stable", sample=Sample(lambda x: x.sort(dim=1, stable=True), ((4, 6),)))(twice(along(SORTED)))
 coupling_rule("aten.argsort.default", sample=Sample(lambda x: x.argsort(1), ((4, 6),)))(along(SORTED))
-coupling_rule("aten.argsort.stable")(along(SORTED))
+coupling_rule("aten.argsort.stable", sample=Sample(lambda x: torch.argsort(x, dim=1, stable=True).float(), ((4, 6),)))(
+    along(SORTED)
+)
 coupling_rule("aten.msort.default", sample=Sample(lambda x: torch.msort(x.transpose(0, 1)).transpose(0, 1), ((4, 6),)))(
     along(SORTED, 0)
 )
@@ -72,12 +75,20 @@ def topk(t: Ties) -> Output:
     return pair(dims)
 
 
-@coupling_rule("aten.kthvalue.default", "aten.mode.default")
 def ranked(t: Ties) -> Output:
     """One value by its rank, and where it stood."""
     dims = t.dims("self")
     axis = t.axis("dim", len(dims), -1)
     return pair(t.reduce(_fixed(t, [axis], SORTED), [axis], keepdim=t["keepdim"]))
+
+
+def _floats(found: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    values, places = found
+    return values, places.float()
+
+
+coupling_rule("aten.kthvalue.default", sample=Sample(lambda x: _floats(x.kthvalue(2, 1)), ((4, 6),)))(ranked)
+coupling_rule("aten.mode.default", sample=Sample(lambda x: _floats(x.round().mode(1)), ((4, 6),)))(ranked)
 
 
 @coupling_rule("aten.flip.default", sample=Sample(lambda x: x.flip(1), ((4, 6),)), zeros="keeps")

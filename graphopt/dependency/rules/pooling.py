@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from graphopt.dependency.registry import Sample, coupling_rule
 from graphopt.dependency.ties import Dims, Output, Ties
@@ -20,6 +20,11 @@ def _outside(t: Ties, name: str, rank: int) -> Dims:
     for dim in dims[-rank:]:
         t.freeze(dim, WINDOW)
     return dims[:-rank]
+
+
+def _floats(found: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    values, places = found
+    return values, places.float()
 
 
 def pooled(rank: int) -> Callable[[Ties], Dims]:
@@ -52,40 +57,37 @@ def unpooled(rank: int) -> Callable[[Ties], Dims]:
     return state
 
 
-IMAGE = ((6, 4, 4),)
-SAMPLES = {
-    "max_pool2d": Sample(lambda x: nn.functional.max_pool2d(x, 2), IMAGE),
-    "avg_pool2d": Sample(lambda x: nn.functional.avg_pool2d(x, 2), IMAGE),
-    "adaptive_avg_pool2d": Sample(lambda x: nn.functional.adaptive_avg_pool2d(x, 3), IMAGE),
-    "adaptive_max_pool2d": Sample(lambda x: nn.functional.adaptive_max_pool2d(x, 3), IMAGE),
-    "max_pool2d_with_indices": Sample(lambda x: nn.functional.max_pool2d(x, 2, return_indices=True), IMAGE),
-}
+POOLED = {"max_pool": 2, "avg_pool": 2, "adaptive_avg_pool": 3, "_adaptive_avg_pool": 3}
+WITH_INDICES = {"adaptive_max_pool{}d": 3, "max_pool{}d_with_indices": 2}
 for _rank in (1, 2, 3):
-    for _family in ("max_pool", "avg_pool", "adaptive_avg_pool", "_adaptive_avg_pool"):
-        _name = f"{_family}{_rank}d"
-        coupling_rule(f"aten.{_name}.default", sample=SAMPLES.get(_name), zeros="keeps")(pooled(_rank))
-    for _name in (f"adaptive_max_pool{_rank}d", f"max_pool{_rank}d_with_indices"):
-        coupling_rule(f"aten.{_name}.default", sample=SAMPLES.get(_name))(pooled_with_indices(_rank))
+    _shape = (6, *(4,) * _rank)
+    for _family, _size in POOLED.items():
+        _packet = getattr(aten, f"{_family}{_rank}d", None)
+        if _packet is None:
+            continue
+        _sample = Sample(lambda x, op=_packet.default, size=[_size] * _rank: op(x, size), (_shape,))
+        coupling_rule(str(_packet.default), sample=_sample, zeros="keeps")(pooled(_rank))
+    for _pattern, _size in WITH_INDICES.items():
+        _op = getattr(aten, _pattern.format(_rank)).default
+        _sample = Sample(lambda x, op=_op, size=[_size] * _rank: _floats(op(x, size)), (_shape,))
+        coupling_rule(str(_op), sample=_sample)(pooled_with_indices(_rank))
 
 
-def _restored(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+def _unpooled_plane(x: Tensor, y: Tensor) -> Tensor:
     _, indices = nn.functional.max_pool2d(x, 2, return_indices=True)
-    restored: torch.Tensor = aten.max_unpool2d.default(y, indices, [4, 4])
-    return restored
+    unpooled_plane: Tensor = aten.max_unpool2d.default(y, indices, [4, 4])
+    return unpooled_plane
 
 
-coupling_rule("aten.max_unpool2d.default", sample=Sample(_restored, ((6, 4, 4), (6, 2, 2))), zeros="keeps")(unpooled(2))
-coupling_rule("aten.max_unpool3d.default", zeros="keeps")(unpooled(3))
+def _unpooled_room(x: Tensor, y: Tensor) -> Tensor:
+    _, indices = nn.functional.max_pool3d(x, 2, return_indices=True)
+    unpooled_room: Tensor = aten.max_unpool3d.default(y, indices, [4, 4, 4], [2, 2, 2], [0, 0, 0])
+    return unpooled_room
 
 
-def _sampled_windows(rank: int) -> Callable[[Ties], Output]:
-    def state(t: Ties) -> Output:
-        for dim in (*t.dims("self"), *t.dims("random_samples")):
-            t.freeze(dim, "windows are drawn at random for each channel")
-        return pooled_with_indices(rank)(t)
-
-    return state
-
-
-coupling_rule("aten.fractional_max_pool2d.default")(_sampled_windows(2))
-coupling_rule("aten.fractional_max_pool3d.default")(_sampled_windows(3))
+coupling_rule("aten.max_unpool2d.default", sample=Sample(_unpooled_plane, ((6, 4, 4), (6, 2, 2))), zeros="keeps")(
+    unpooled(2)
+)
+coupling_rule("aten.max_unpool3d.default", sample=Sample(_unpooled_room, ((6, 4, 4, 4), (6, 2, 2, 2))), zeros="keeps")(
+    unpooled(3)
+)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from graphopt.dependency.registry import Sample, Zeros, coupling_rule
 from graphopt.dependency.rules.contraction import experts
@@ -25,6 +26,8 @@ def tensordot(t: Ties) -> Dims:
     for axis, other in zip(first, second, strict=True):
         t.tie(left[axis], right[other])
         t.contract("self", axis)
+        if t.is_weight("self") and t.is_weight("other"):
+            t.produce(left[axis])
     rows, columns = t.reduce(left, first, keepdim=False), t.reduce(right, second, keepdim=False)
     for name, dims in (("self", rows), ("other", columns)):
         if t.is_weight(name):
@@ -41,6 +44,8 @@ def inner(first: str, second: str) -> Callable[[Ties], Dims]:
             return left or right
         t.tie(left[-1], right[-1])
         t.contract(first, len(left) - 1)
+        if t.is_weight(first) and t.is_weight(second):
+            t.produce(left[-1])
         for name, dims in ((first, left[:-1]), (second, right[:-1])):
             if t.is_weight(name):
                 experts(t, dims, [])
@@ -54,8 +59,17 @@ coupling_rule(
     sample=Sample(lambda x, weight: torch.inner(x, weight), ((6,),), {"weight": (8, 6)}),
     zeros="product",
 )(inner("self", "other"))
-coupling_rule("aten.dot.default", zeros="product")(inner("self", "tensor"))
-coupling_rule("aten.vdot.default", zeros="product")(inner("self", "other"))
+VECTORS = {"first": (6,), "second": (6,)}
+coupling_rule(
+    "aten.dot.default",
+    sample=Sample(lambda x, first, second: x * torch.dot(first, second), ((4,),), VECTORS),
+    zeros="product",
+)(inner("self", "tensor"))
+coupling_rule(
+    "aten.vdot.default",
+    sample=Sample(lambda x, first, second: x * torch.vdot(first, second), ((4,),), VECTORS),
+    zeros="product",
+)(inner("self", "other"))
 
 
 def bilinear_zeros(t: Ties) -> Zeros:
@@ -114,7 +128,11 @@ coupling_rule(
     sample=Sample(lambda x, y: torch.linalg.cross(x, y, dim=2), ((6, 3), (6, 3))),
     zeros="any",
 )(crossed)
-coupling_rule("aten.cross.default", zeros="any")(crossed)
+coupling_rule(
+    "aten.cross.default",
+    sample=Sample(lambda x, y: torch.cross(x, y, dim=2), ((6, 3), (6, 3))),
+    zeros="any",
+)(crossed)
 
 
 def grouped(first: str, second: str) -> Callable[[Ties], Dims]:
@@ -136,14 +154,16 @@ def grouped(first: str, second: str) -> Callable[[Ties], Dims]:
     return state
 
 
-@coupling_rule("aten._grouped_mm.default")
-def aligned_grouped(t: Ties) -> Dims:
-    """The same, by a kernel that takes rows of whole 16 bytes only: what is left of a pruned axis seldom fits."""
-    out = grouped("self", "mat2")(t)
-    for name in ("self", "mat2"):
-        for dim in t.dims(name):
-            t.freeze(dim, "the kernel needs rows of a multiple of 16 bytes")
-    return [t.resolve(dim) for dim in out]
+def _routed(x: Tensor, weight: Tensor) -> Tensor:
+    """The first eight rows by one matrix, the rest by another."""
+    importlib.import_module("transformers.integrations.moe")  # registers the operator
+    ends = torch.tensor([0, x.shape[0]]) + torch.tensor([8, 0])
+    routed: Tensor = torch.ops.transformers.grouped_mm_fallback(x, weight, ends)
+    return routed
 
 
-coupling_rule("transformers.grouped_mm_fallback.default", zeros="product")(grouped("input", "weight"))
+coupling_rule(
+    "transformers.grouped_mm_fallback.default",
+    sample=Sample(_routed, ((6,),), {"weight": (2, 6, 8)}),
+    zeros="product",
+)(grouped("input", "weight"))

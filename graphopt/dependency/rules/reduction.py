@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+from torch import Tensor
 
 from graphopt.dependency.registry import Sample, coupling_rule
 from graphopt.dependency.ties import Dims, Output, Ties
@@ -44,25 +47,46 @@ def moment(t: Ties) -> Dims:
 
 
 coupling_rule("aten.sum.dim_IntList", sample=Sample(lambda x: x.sum(1), ((4, 6),)), zeros="keeps")(total)
-coupling_rule("aten.sum.default", "aten.nansum.default", zeros="keeps")(total)
+coupling_rule("aten.sum.default", sample=Sample(lambda x: x * x.sum()), zeros="keeps")(total)
+coupling_rule("aten.nansum.default", sample=Sample(lambda x: x.nansum(1), ((4, 6),)), zeros="keeps")(total)
 coupling_rule(
     "aten.linalg_vector_norm.default",
     sample=Sample(lambda x: torch.linalg.vector_norm(x, dim=1), ((4, 6),)),
     zeros="keeps",
 )(norm)
-coupling_rule("aten.norm.ScalarOpt_dim", "aten.norm.Scalar", "aten.frobenius_norm.dim", zeros="keeps")(norm)
-coupling_rule("aten.any.dim", "aten.any.default", "aten.count_nonzero.default", zeros="keeps")(total)
+coupling_rule(
+    "aten.norm.ScalarOpt_dim", sample=Sample(lambda x: aten.norm.ScalarOpt_dim(x, 3, [1]), ((4, 6),)), zeros="keeps"
+)(norm)
+coupling_rule("aten.norm.Scalar", sample=Sample(lambda x: x * aten.norm.Scalar(x, 3)), zeros="keeps")(norm)
+coupling_rule(
+    "aten.frobenius_norm.dim", sample=Sample(lambda x: aten.frobenius_norm.dim(x, [1]), ((4, 6),)), zeros="keeps"
+)(norm)
+coupling_rule("aten.any.dim", sample=Sample(lambda x: (x > 3).any(1).float(), ((4, 6),)), zeros="keeps")(total)
+coupling_rule("aten.any.default", sample=Sample(lambda x: x + (x.abs() > 7).any().float()), zeros="keeps")(total)
+coupling_rule(
+    "aten.count_nonzero.default", sample=Sample(lambda x: (x > 1).count_nonzero(1).float(), ((4, 6),)), zeros="keeps"
+)(total)
 coupling_rule("aten.mean.dim", sample=Sample(lambda x: x.mean(1), ((4, 6),)), zeros="keeps")(moment)
-coupling_rule("aten.mean.default", zeros="keeps")(moment)
-coupling_rule("aten.var.correction", sample=Sample(lambda x: x.var(1), ((4, 6),)), zeros="keeps")(moment)
-coupling_rule("aten.std.correction", sample=Sample(lambda x: x.std(1), ((4, 6),)), zeros="keeps")(moment)
-coupling_rule("aten.var.dim", "aten.std.dim", "aten.var.default", "aten.std.default", zeros="keeps")(moment)
-coupling_rule("aten.amax.default", sample=Sample(lambda x: x.amax(1), ((4, 6),)), zeros="keeps")(moment)
-coupling_rule("aten.amin.default", sample=Sample(lambda x: x.amin(1), ((4, 6),)), zeros="keeps")(moment)
-coupling_rule("aten.max.default", "aten.min.default", zeros="keeps")(moment)
+coupling_rule("aten.mean.default", sample=Sample(lambda x: x * x.mean()), zeros="keeps")(moment)
+for _packet in (aten.var, aten.std):
+    coupling_rule(
+        str(_packet.correction),
+        sample=Sample(lambda x, op=_packet.correction: op(x, [1], correction=0), ((4, 6),)),
+        zeros="keeps",
+    )(moment)
+    coupling_rule(str(_packet.dim), sample=Sample(lambda x, op=_packet.dim: op(x, [1]), ((4, 6),)), zeros="keeps")(
+        moment
+    )
+    coupling_rule(str(_packet.default), sample=Sample(lambda x, op=_packet.default: x * op(x)), zeros="keeps")(moment)
+coupling_rule("aten.max.default", sample=Sample(lambda x: x * x.max()), zeros="keeps")(moment)
+coupling_rule("aten.min.default", sample=Sample(lambda x: x * x.min()), zeros="keeps")(moment)
 
 
-@coupling_rule("aten.var_mean.correction", zeros="keeps")
+@coupling_rule(
+    "aten.var_mean.correction",
+    sample=Sample(lambda x: aten.var_mean.correction(x, [1], correction=0), ((4, 6),)),
+    zeros="keeps",
+)
 def var_mean(t: Ties) -> Output:
     """Variance and mean at once."""
     out = moment(t)
@@ -77,7 +101,6 @@ def ordered(t: Ties, *, reason: str) -> Dims:
     return dims
 
 
-@coupling_rule("aten.max.dim", "aten.min.dim", "aten.median.dim")
 def extreme(t: Ties) -> Output:
     """Values and positions of the extremes."""
     out = t.reduce(
@@ -88,9 +111,15 @@ def extreme(t: Ties) -> Output:
     return [out, list(out)]
 
 
-@coupling_rule(
-    "aten.argmax.default", "aten.argmin.default", "aten.prod.dim_int", "aten.logsumexp.default", "aten.all.dim"
-)
+def _floats(found: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    values, places = found
+    return values, places.float()
+
+
+for _op in (aten.max.dim, aten.min.dim, aten.median.dim):
+    coupling_rule(str(_op), sample=Sample(lambda x, op=_op: _floats(op(x, 1)), ((4, 6),)))(extreme)
+
+
 def winner(t: Ties) -> Dims:
     """One index or value chosen by competition."""
     dims = ordered(t, reason="indices compete along it")
@@ -98,12 +127,28 @@ def winner(t: Ties) -> Dims:
     return t.reduce(dims, t.axes("dim", len(dims)), keepdim=keepdim)
 
 
-coupling_rule("aten.all.default", "aten.prod.default", "aten._is_all_true.default")(
-    lambda t: ordered(t, reason="indices compete along it")[:0]
-)
-coupling_rule("aten.softmax.int", sample=Sample(lambda x: torch.softmax(x, 1), ((4, 6),)))(
-    lambda t: ordered(t, reason="a softmax runs over it")
-)
-coupling_rule(
-    "aten._softmax.default", "aten.log_softmax.int", "aten._log_softmax.default", "aten._safe_softmax.default"
-)(lambda t: ordered(t, reason="a softmax runs over it"))
+WINNERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "argmax.default": lambda x: x.argmax(1).float(),
+    "argmin.default": lambda x: x.argmin(1).float(),
+    "prod.dim_int": lambda x: x.prod(1),
+    "logsumexp.default": lambda x: x.logsumexp(1),
+    "all.dim": lambda x: (x > -1).all(1).float(),
+}
+for _name, _call in WINNERS.items():
+    coupling_rule(f"aten.{_name}", sample=Sample(_call, ((4, 6),)))(winner)
+
+
+def softmax(t: Ties) -> Dims:
+    """Every element depends on all of ``dim``."""
+    return ordered(t, reason="a softmax runs over it")
+
+
+SOFTMAXES: dict[str, Callable[[Tensor], Tensor]] = {
+    "softmax.int": lambda x: torch.softmax(x, 1),
+    "_softmax.default": lambda x: aten._softmax.default(x, 1, False),
+    "_safe_softmax.default": lambda x: aten._safe_softmax.default(x, 1),
+    "log_softmax.int": lambda x: torch.log_softmax(x, 1),
+    "_log_softmax.default": lambda x: aten._log_softmax.default(x, 1, False),
+}
+for _name, _call in SOFTMAXES.items():
+    coupling_rule(f"aten.{_name}", sample=Sample(_call, ((4, 6),)))(softmax)

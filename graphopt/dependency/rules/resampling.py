@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,31 +29,41 @@ def resampled(rank: int) -> Callable[[Ties], Dims]:
     return state
 
 
-INTERPOLATIONS = {
-    "upsample_nearest1d": 1,
-    "upsample_nearest2d": 2,
-    "upsample_nearest3d": 3,
-    "_upsample_nearest_exact1d": 1,
-    "_upsample_nearest_exact2d": 2,
-    "_upsample_nearest_exact3d": 3,
-    "upsample_linear1d": 1,
-    "upsample_bicubic2d": 2,
-    "_upsample_bilinear2d_aa": 2,
-    "_upsample_bicubic2d_aa": 2,
-    "upsample_trilinear3d": 3,
-}
-for _name, _rank in INTERPOLATIONS.items():
-    coupling_rule(f"aten.{_name}.vec", f"aten.{_name}.default", zeros="keeps")(resampled(_rank))
-coupling_rule(
-    "aten.upsample_bilinear2d.vec",
-    sample=Sample(lambda x: nn.functional.interpolate(x, scale_factor=2.0, mode="bilinear"), ((6, 3, 3),)),
-    zeros="keeps",
-)(resampled(2))
-coupling_rule(
-    "aten.upsample_bilinear2d.default",
-    sample=Sample(lambda x: aten.upsample_bilinear2d.default(x, [6, 6], True), ((6, 3, 3),)),
-    zeros="keeps",
-)(resampled(2))
+NEAREST: tuple[Any, ...] = (
+    aten.upsample_nearest1d,
+    aten.upsample_nearest2d,
+    aten.upsample_nearest3d,
+    aten._upsample_nearest_exact1d,
+    aten._upsample_nearest_exact2d,
+    aten._upsample_nearest_exact3d,
+)
+SMOOTH: tuple[Any, ...] = (
+    aten.upsample_linear1d,
+    aten.upsample_bilinear2d,
+    aten._upsample_bilinear2d_aa,
+    aten.upsample_bicubic2d,
+    aten._upsample_bicubic2d_aa,
+    aten.upsample_trilinear3d,
+)
+for _packet in (*NEAREST, *SMOOTH):
+    _rank = int(str(_packet).removesuffix("_aa")[-2])
+    _corners = [True] if _packet in SMOOTH else []
+    coupling_rule(
+        str(_packet.vec),
+        sample=Sample(
+            lambda x, op=_packet.vec, corners=_corners, rank=_rank: op(x, None, *corners, [2.0] * rank),
+            ((4, *(3,) * _rank),),
+        ),
+        zeros="keeps",
+    )(resampled(_rank))
+    coupling_rule(
+        str(_packet.default),
+        sample=Sample(
+            lambda x, op=_packet.default, corners=_corners, rank=_rank: op(x, [5] * rank, *corners),
+            ((4, *(3,) * _rank),),
+        ),
+        zeros="keeps",
+    )(resampled(_rank))
 
 
 def _sampled(x: Tensor, y: Tensor) -> Tensor:
@@ -70,15 +81,15 @@ def grid_sampler(t: Ties) -> Dims:
     return [t.resolve(dim) for dim in (*dims[:2], *grid[1:-1])]
 
 
-coupling_rule("aten.grid_sampler_2d.default", "aten.grid_sampler_3d.default", zeros="keeps")(grid_sampler)
-
-
-@coupling_rule("aten.affine_grid_generator.default")
-def affine_grid(t: Ties) -> Dims:
-    """Coordinates of every position under an affine map."""
-    for dim in t.dims("theta"):
-        t.freeze(dim, "an affine map of positions")
-    return [t.frozen(size, "coordinates of positions") for size in t.out_shape]
+for _op, _volume, _grid in (
+    (aten.grid_sampler_2d.default, (6, 4, 4), (3, 5, 2)),
+    (aten.grid_sampler_3d.default, (4, 3, 3, 3), (2, 3, 4, 3)),
+):
+    coupling_rule(
+        str(_op),
+        sample=Sample(lambda x, y, op=_op: op(x, torch.tanh(y), 0, 0, False), (_volume, _grid)),
+        zeros="keeps",
+    )(grid_sampler)
 
 
 def pad_zeros(t: Ties) -> Zeros:
@@ -134,10 +145,18 @@ def bordered(name: str) -> Callable[[Ties], Dims]:
 
 
 for _rank in (1, 2, 3):
-    coupling_rule(f"aten.reflection_pad{_rank}d.default", f"aten.replication_pad{_rank}d.default", zeros="keeps")(
-        bordered("padding")
-    )
-coupling_rule("aten._pad_circular.default", zeros="keeps")(bordered("pad"))
+    for _family in ("reflection_pad", "replication_pad"):
+        _op = getattr(aten, f"{_family}{_rank}d").default
+        coupling_rule(
+            str(_op),
+            sample=Sample(lambda x, op=_op, rank=_rank: op(x, [1, 2] * rank), ((4, *(3,) * _rank),)),
+            zeros="keeps",
+        )(bordered("padding"))
+coupling_rule(
+    "aten._pad_circular.default",
+    sample=Sample(lambda x: aten._pad_circular.default(x, [1, 2]), ((6, 4),)),
+    zeros="keeps",
+)(bordered("pad"))
 
 
 @coupling_rule(
@@ -185,4 +204,8 @@ def channel_shuffle(t: Ties) -> Dims:
     return dims
 
 
-coupling_rule("aten.native_channel_shuffle.default", zeros="keeps")(channel_shuffle)
+coupling_rule(
+    "aten.native_channel_shuffle.default",
+    sample=Sample(lambda x: aten.native_channel_shuffle.default(x, 2), ((6, 3),)),
+    zeros="keeps",
+)(channel_shuffle)

@@ -10,6 +10,7 @@ import torch
 from graphopt.dependency.registry import Sample, coupling_rule
 from graphopt.dependency.terms import dim_size
 from graphopt.dependency.ties import Dims, Ties
+from graphopt.known import make_known
 
 aten = torch.ops.aten
 
@@ -22,18 +23,14 @@ def regrouped(t: Ties, name: str | None) -> Dims:
     return out
 
 
-coupling_rule("aten.view.default", sample=Sample(lambda x: x.view(-1, 3, 4, 5), ((12, 5),)), zeros="keeps")(
-    lambda t: regrouped(t, "size")
-)
-coupling_rule("aten.reshape.default", sample=Sample(lambda x: x.reshape(-1, 2, 30), ((12, 5),)), zeros="keeps")(
+coupling_rule("aten.reshape.default", sample=Sample(lambda x: x.reshape(-1, 3, 4, 5), ((12, 5),)), zeros="keeps")(
     lambda t: regrouped(t, "shape")
 )
-coupling_rule("aten._unsafe_view.default", zeros="keeps")(lambda t: regrouped(t, "size"))
 coupling_rule(
     "aten.flatten.using_ints", sample=Sample(lambda x: aten.flatten.using_ints(x, 1, 2), ((4, 6),)), zeros="keeps"
 )(lambda t: regrouped(t, None))
-coupling_rule("aten.view_as.default", "aten.reshape_as.default", zeros="keeps")(lambda t: regrouped(t, None))
-coupling_rule("aten.ravel.default", zeros="keeps")(lambda t: regrouped(t, None))
+for _name in ("_unsafe_view", "squeeze", "view"):
+    make_known(f"aten.{_name}.default")  # capture renames it; operators computed from it may be expanded
 
 
 @coupling_rule(
@@ -62,22 +59,18 @@ def squeezed(t: Ties, axes: Sequence[int]) -> Dims:
     return [dim for position, dim in enumerate(dims) if position not in gone or dim_size(dim) != 1]
 
 
-@coupling_rule("aten.squeeze.dim", zeros="keeps")
+@coupling_rule("aten.squeeze.dim", sample=Sample(lambda x: aten.squeeze.dim(x.unsqueeze(1), 1), ((6,),)), zeros="keeps")
 def squeeze_dim(t: Ties) -> Dims:
     """Drop one dimension if it has size one."""
     return _guarded_squeeze(t, [int(t["dim"])])
 
 
-@coupling_rule("aten.squeeze.dims", zeros="keeps")
+@coupling_rule(
+    "aten.squeeze.dims", sample=Sample(lambda x: x.unsqueeze(1).unsqueeze(3).squeeze((1, 3)), ((6,),)), zeros="keeps"
+)
 def squeeze_dims(t: Ties) -> Dims:
     """Drop the given dimensions of size one."""
     return _guarded_squeeze(t, [int(axis) for axis in t["dim"]])
-
-
-@coupling_rule("aten.squeeze.default", zeros="keeps")
-def squeeze(t: Ties) -> Dims:
-    """Drop every dimension of size one."""
-    return _guarded_squeeze(t, range(len(t.dims("self"))))
 
 
 def _guarded_squeeze(t: Ties, axes: Sequence[int]) -> Dims:
@@ -111,10 +104,13 @@ coupling_rule(
     sample=Sample(lambda x, y: y + aten.expand.default(x.unsqueeze(1), [-1, 4, 6]), ((6,), (4, 6))),
     zeros="keeps",
 )(lambda t: expanded(t, "size"))
-coupling_rule("aten.broadcast_to.default", zeros="keeps")(lambda t: expanded(t, "size"))
 
 
-@coupling_rule("aten.expand_as.default", zeros="keeps")
+@coupling_rule(
+    "aten.expand_as.default",
+    sample=Sample(lambda x, y: aten.expand_as.default(x.unsqueeze(1), y), ((6,), (4, 6))),
+    zeros="keeps",
+)
 def expand_as(t: Ties) -> Dims:
     """Broadcast to the shape of another tensor: its dimensions are the output's."""
     out = t.dims("other")
@@ -136,7 +132,6 @@ def _times(t: Ties, repeats: list[int], name: str) -> Dims:
 coupling_rule("aten.repeat.default", sample=Sample(lambda x: x.repeat(1, 2, 1), ((4, 5),)), zeros="keeps")(
     lambda t: _times(t, t.numbers("repeats"), "repeats")
 )
-coupling_rule("aten.tile.default", zeros="keeps")(lambda t: _times(t, t.numbers("dims"), "dims"))
 
 
 @coupling_rule(

@@ -58,7 +58,14 @@ coupling_rule(
     "aten.scatter_reduce.two",
     sample=Sample(lambda x, y, z: x.scatter_reduce(1, _places(y), z, "amax"), WITH_SOURCE),
 )(scattered)
-coupling_rule("aten.scatter.reduce", "aten.scatter.value_reduce")(scattered)
+coupling_rule(
+    "aten.scatter.reduce",
+    sample=Sample(lambda x, y, z: aten.scatter.reduce(x, 1, _places(y), z, reduce="multiply"), WITH_SOURCE),
+)(scattered)
+coupling_rule(
+    "aten.scatter.value_reduce",
+    sample=Sample(lambda x, y: aten.scatter.value_reduce(x, 1, _places(y), 0.5, reduce="add"), ((4, 6), (2, 6))),
+)(scattered)
 
 
 def added(t: Ties) -> Dims:
@@ -81,7 +88,10 @@ coupling_rule(
     "aten.index_copy.default",
     sample=Sample(lambda x, y: x.index_copy(1, torch.tensor([2, 0]), y), ((4, 6), (2, 6))),
 )(added)
-coupling_rule("aten.index_reduce.default")(added)
+coupling_rule(
+    "aten.index_reduce.default",
+    sample=Sample(lambda x, y: x.index_reduce(1, torch.tensor([2, 0]), y, "amax"), ((4, 6), (2, 6))),
+)(added)
 
 
 @coupling_rule(
@@ -98,12 +108,6 @@ def index_fill(t: Ties) -> Dims:
     return dims
 
 
-def _put(x: Tensor, y: Tensor) -> Tensor:
-    put: Tensor = aten.index_put.default(x, [None, torch.tensor([2, 0])], y)
-    return put
-
-
-@coupling_rule("aten.index_put.default", sample=Sample(_put, ((4, 5, 6), (2, 5, 6))))
 def index_put(t: Ties) -> Dims:
     """``self`` with ``values`` written to ``self[indices]``; a mask and one number are an elementwise choice."""
     dims, values = t.dims("self"), t.dims("values")
@@ -127,7 +131,11 @@ def _masked(t: Ties, place: int, mask: fx.Node) -> Dims:
     return t.dims("self")
 
 
-coupling_rule("aten._unsafe_index_put.default", "aten._index_put_impl.default")(index_put)
+for _op in (aten.index_put.default, aten._unsafe_index_put.default, aten._index_put_impl.default):
+    coupling_rule(
+        str(_op),
+        sample=Sample(lambda x, y, op=_op: op(x, [None, torch.tensor([2, 0])], y), ((4, 5, 6), (2, 5, 6))),
+    )(index_put)
 
 
 @coupling_rule(

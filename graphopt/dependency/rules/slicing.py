@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from graphopt.dependency.registry import Sample, coupling_rule
 from graphopt.dependency.terms import Dim, all_frozen, dim_size
@@ -63,7 +64,9 @@ def _range(t: Ties, dim: Dim, start: int, end: int) -> Dim:
     return dim
 
 
-@coupling_rule("aten.narrow.default", zeros="keeps")
+@coupling_rule(
+    "aten.narrow.default", sample=Sample(lambda x: aten.narrow.default(x, 0, 1, x.shape[0] - 2)), zeros="keeps"
+)
 def narrow(t: Ties) -> Dims:
     """A slice by start and length; frozen, since capture rewrites it to a slice wherever it can."""
     dims = t.dims("self")
@@ -112,15 +115,22 @@ def split_with_sizes(t: Ties) -> list[Dims]:
     return [[*dims[:axis], part, *dims[axis + 1 :]] for part in parts]
 
 
-@coupling_rule(
-    "aten.chunk.default", "aten.split.Tensor", "aten.tensor_split.sections", "aten.tensor_split.indices", zeros="keeps"
-)
 def fixed_parts(t: Ties) -> list[Dims]:
     """Parts whose boundaries only the operator knows; capture turns those of known size into split_with_sizes."""
     dims = t.dims("self")
     axis = t.axis("dim", len(dims))
     t.freeze(dims[axis], "parts of a size that is not known before it runs")
     return [[t.frozen(n, POSITION) if k == axis else dims[k] for k, n in enumerate(shape)] for shape in t.out_shape]
+
+
+PARTS: dict[str, Callable[[Tensor], list[Tensor]]] = {
+    "chunk.default": lambda x: aten.chunk.default(x, 2, 0),
+    "split.Tensor": lambda x: aten.split.Tensor(x, x.shape[0] // 2, 0),
+    "tensor_split.sections": lambda x: aten.tensor_split.sections(x, 2, 0),
+    "tensor_split.indices": lambda x: aten.tensor_split.indices(x, [2, 5], 0),
+}
+for _name, _call in PARTS.items():
+    coupling_rule(f"aten.{_name}", sample=Sample(_call), zeros="keeps")(fixed_parts)
 
 
 @coupling_rule("aten.glu.default", sample=Sample(lambda x: nn.functional.glu(x, 1), ((8, 5),)))
