@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from graphopt.cli.options import AsJson, Traceback
 from graphopt.cli.screen import Screen
@@ -37,4 +38,5 @@ def demo(
         from graphopt.demo.run import run_dit
 
         report = run_dit(cache, out) if model is Model.DIT else run_minilm(out)
-        screen.show(report.to_dict(), report.table())
+        files = (Text(f"{name}: {path}") for name, path in report.files.items())
+        screen.show(report.to_dict(), report.table(), *files)

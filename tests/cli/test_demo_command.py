@@ -40,13 +40,14 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, ...]]:
     return made
 
 
-def test_the_table(run: Run, calls: list[tuple[Path, ...]]) -> None:
+def test_the_table_and_the_files(run: Run, calls: list[tuple[Path, ...]]) -> None:
     outcome = run("demo")
     rows = [" ".join(line.split()) for line in outcome.out.splitlines()]
     assert (outcome.code, outcome.err) == (0, "")
     assert calls == [(Path(".demo_cache"), Path("out/demo"))]
     assert any(row.startswith("original 2.00M 4.00M") for row in rows)
     assert "pruned 1.00M (50%) 2.00M (50%) 80.0" in rows
+    assert rows[-1] == f"samples: {Path('out/demo/samples.png')}"
 
 
 def test_the_other_model_as_json(run: Run, calls: list[tuple[Path, ...]], tmp_path: Path) -> None:
