@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from graphopt.dependency.registry import Sample, Zeros, coupling_rule
-from graphopt.dependency.ties import Dims, Ties
+from graphopt.dependency.ties import Dims, Output, Ties
 
 aten = torch.ops.aten
 
@@ -86,6 +86,14 @@ for _name, _call in UNARY_MOVES_ZERO.items():
     coupling_rule(f"aten.{_name}", sample=Sample(_call))(unary)
 for _name, _call in SINGULAR_AT_ZERO.items():
     coupling_rule(f"aten.{_name}", sample=Sample(_call))(singular)
+
+
+@coupling_rule("aten.log_sigmoid_forward.default", sample=Sample(aten.log_sigmoid_forward.default))
+def log_sigmoid_forward(t: Ties) -> Output:
+    """The value and what a backward pass reads, which has the same dimensions or, on a GPU, none that hold any."""
+    dims, (value, buffer) = t.dims("self"), t.out_shape
+    kept = dims if buffer == value else [t.frozen(size, "a buffer of the backward pass") for size in buffer]
+    return [dims, list(kept)]
 
 
 def _holes(x: Tensor) -> Tensor:

@@ -45,17 +45,29 @@ def pair(dims: Dims) -> Output:
     return out
 
 
+def with_places(found: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Values and, as numbers that a sample can go on with, their positions."""
+    values, places = found
+    return values, places.float()
+
+
 RUNNING = "a running total is taken along it"
 coupling_rule("aten.cumsum.default", sample=Sample(lambda x: x.cumsum(1), ((4, 6),)), zeros="keeps")(along(RUNNING))
 coupling_rule("aten.cumprod.default", sample=Sample(lambda x: x.cumprod(1), ((4, 6),)), zeros="keeps")(along(RUNNING))
 coupling_rule("aten.logcumsumexp.default", sample=Sample(lambda x: x.logcumsumexp(1), ((4, 6),)))(along(RUNNING))
-coupling_rule("aten.cummax.default", sample=Sample(lambda x: x.cummax(1), ((4, 6),)))(twice(along(RUNNING)))
-coupling_rule("aten.cummin.default", sample=Sample(lambda x: x.cummin(1), ((4, 6),)))(twice(along(RUNNING)))
+coupling_rule("aten.cummax.default", sample=Sample(lambda x: with_places(x.cummax(1)), ((4, 6),)))(
+    twice(along(RUNNING))
+)
+coupling_rule("aten.cummin.default", sample=Sample(lambda x: with_places(x.cummin(1)), ((4, 6),)))(
+    twice(along(RUNNING))
+)
 
 SORTED = "it is sorted"
-coupling_rule("aten.sort.default", sample=Sample(lambda x: x.sort(1), ((4, 6),)))(twice(along(SORTED)))
-coupling_rule("aten.sort.stable", sample=Sample(lambda x: x.sort(dim=1, stable=True), ((4, 6),)))(twice(along(SORTED)))
-coupling_rule("aten.argsort.default", sample=Sample(lambda x: x.argsort(1), ((4, 6),)))(along(SORTED))
+coupling_rule("aten.sort.default", sample=Sample(lambda x: with_places(x.sort(1)), ((4, 6),)))(twice(along(SORTED)))
+coupling_rule("aten.sort.stable", sample=Sample(lambda x: with_places(x.sort(dim=1, stable=True)), ((4, 6),)))(
+    twice(along(SORTED))
+)
+coupling_rule("aten.argsort.default", sample=Sample(lambda x: x.argsort(1).float(), ((4, 6),)))(along(SORTED))
 coupling_rule("aten.argsort.stable", sample=Sample(lambda x: torch.argsort(x, dim=1, stable=True).float(), ((4, 6),)))(
     along(SORTED)
 )
@@ -64,7 +76,7 @@ coupling_rule("aten.msort.default", sample=Sample(lambda x: torch.msort(x.transp
 )
 
 
-@coupling_rule("aten.topk.default", sample=Sample(lambda x: x.topk(2, 1), ((4, 6),)))
+@coupling_rule("aten.topk.default", sample=Sample(lambda x: with_places(x.topk(2, 1)), ((4, 6),)))
 def topk(t: Ties) -> Output:
     """The largest values and where they stood."""
     dims = t.dims("self")
@@ -82,13 +94,8 @@ def ranked(t: Ties) -> Output:
     return pair(t.reduce(_fixed(t, [axis], SORTED), [axis], keepdim=t["keepdim"]))
 
 
-def _floats(found: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    values, places = found
-    return values, places.float()
-
-
-coupling_rule("aten.kthvalue.default", sample=Sample(lambda x: _floats(x.kthvalue(2, 1)), ((4, 6),)))(ranked)
-coupling_rule("aten.mode.default", sample=Sample(lambda x: _floats(x.round().mode(1)), ((4, 6),)))(ranked)
+coupling_rule("aten.kthvalue.default", sample=Sample(lambda x: with_places(x.kthvalue(2, 1)), ((4, 6),)))(ranked)
+coupling_rule("aten.mode.default", sample=Sample(lambda x: with_places(x.round().mode(1)), ((4, 6),)))(ranked)
 
 
 @coupling_rule("aten.flip.default", sample=Sample(lambda x: x.flip(1), ((4, 6),)), zeros="keeps")
@@ -142,7 +149,8 @@ def integral(t: Ties) -> Dims:
 
 
 @coupling_rule(
-    "aten.bucketize.Tensor", sample=Sample(lambda x, limits: torch.bucketize(x, limits), ((6,),), {"limits": (3,)})
+    "aten.bucketize.Tensor",
+    sample=Sample(lambda x, limits: torch.bucketize(x, limits).float(), ((6,),), {"limits": (3,)}),
 )
 def bucketize(t: Ties) -> Dims:
     """The bucket that each element falls into."""
@@ -153,7 +161,7 @@ def bucketize(t: Ties) -> Dims:
 
 @coupling_rule(
     "aten.isin.Tensor_Tensor",
-    sample=Sample(lambda x, known: torch.isin(x.round(), known.round()), ((6,),), {"known": (3,)}),
+    sample=Sample(lambda x, known: torch.isin(x.round(), known.round()).float(), ((6,),), {"known": (3,)}),
 )
 def isin(t: Ties) -> Dims:
     """Whether each element is among others."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from graphopt.dependency.registry import Sample, coupling_rule
+from graphopt.dependency.rules.ordering import with_places
 from graphopt.dependency.ties import Dims, Output, Ties
 
 aten = torch.ops.aten
@@ -20,11 +21,6 @@ def _outside(t: Ties, name: str, rank: int) -> Dims:
     for dim in dims[-rank:]:
         t.freeze(dim, WINDOW)
     return dims[:-rank]
-
-
-def _floats(found: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    values, places = found
-    return values, places.float()
 
 
 def pooled(rank: int) -> Callable[[Ties], Dims]:
@@ -69,7 +65,7 @@ for _rank in (1, 2, 3):
         coupling_rule(str(_packet.default), sample=_sample, zeros="keeps")(pooled(_rank))
     for _pattern, _size in WITH_INDICES.items():
         _op = getattr(aten, _pattern.format(_rank)).default
-        _sample = Sample(lambda x, op=_op, size=[_size] * _rank: _floats(op(x, size)), (_shape,))
+        _sample = Sample(lambda x, op=_op, size=[_size] * _rank: with_places(op(x, size)), (_shape,))
         coupling_rule(str(_op), sample=_sample)(pooled_with_indices(_rank))
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from graphopt.dependency.registry import Sample, coupling_rule
+from graphopt.dependency.rules.ordering import with_places
 from graphopt.dependency.ties import Dims, Output, Ties
 
 aten = torch.ops.aten
@@ -111,13 +112,8 @@ def extreme(t: Ties) -> Output:
     return [out, list(out)]
 
 
-def _floats(found: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    values, places = found
-    return values, places.float()
-
-
 for _op in (aten.max.dim, aten.min.dim, aten.median.dim):
-    coupling_rule(str(_op), sample=Sample(lambda x, op=_op: _floats(op(x, 1)), ((4, 6),)))(extreme)
+    coupling_rule(str(_op), sample=Sample(lambda x, op=_op: with_places(op(x, 1)), ((4, 6),)))(extreme)
 
 
 def winner(t: Ties) -> Dims:
