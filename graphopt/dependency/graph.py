@@ -14,7 +14,7 @@ from torch import fx
 from graphopt.dependency.analysis import Analysis, Omission, tensor_key
 from graphopt.dependency.kinds import kind_of, products_by_leaf
 from graphopt.dependency.placement import BoolArray, Box, IntArray, Placement, kept_mask, kept_size, occurrences
-from graphopt.dependency.terms import Dim, Leaf, leaves
+from graphopt.dependency.terms import Dim, Leaf, Sum, leaves
 from graphopt.dependency.zeros import ZeroPropagation
 from graphopt.errors import GraphoptError
 from graphopt.program import Program
@@ -160,7 +160,7 @@ class DependencyGraph:
         return tuple(
             Group(
                 id=name,
-                kind=kind_of(leaf, products[leaf]),
+                kind=kind_of(leaf, products[leaf], self._beside(leaf)),
                 size=leaf.size,
                 members=tuple(self._occurrences[leaf]),
                 marks=frozenset(leaf.marks & {"statistic"}) | ({"residue"} if leaf in left_over else set()),
@@ -168,6 +168,16 @@ class DependencyGraph:
             )
             for leaf, name in self._ids.items()
         )
+
+    def _beside(self, leaf: Leaf) -> list[Dim]:
+        """The other dimensions of the tensors that have an axis as a dimension of its own."""
+        alone = [member for member in self._occurrences[leaf] if self.dims(member.tensor)[member.dim] == (leaf,)]
+        return [
+            dim
+            for member in alone
+            for place, dim in enumerate(self.dims(member.tensor))
+            if place != member.dim and not any(isinstance(factor, Sum) for factor in dim)
+        ]
 
     def _terms(self) -> list[Dim]:
         return [dim for name, first in self.names.items() if name == first for dim in self.dims(name)]

@@ -10,16 +10,17 @@ BY_MARK = {"qk": "qk_dim", "vo": "vo_dim", "expert": "expert", "state": "state",
 """Kinds that a mark of the rules tells, the first that fits."""
 
 
-def kind_of(leaf: Leaf, products: Sequence[Dim]) -> str:
+def kind_of(leaf: Leaf, products: Sequence[Dim], beside: Sequence[Dim] = ()) -> str:
     """The kind of an axis: the first description that fits.
 
     Args:
         leaf: the axis.
         products: every product in the dimensions of parameters that holds the axis.
+        beside: the other dimensions of parameters that have the axis as a dimension of its own.
     """
     marks = leaf.marks
     inside = [product for product in products if leaf in product]
-    if "head" in marks and any(_carries_values(product, leaf) for product in inside):
+    if "head" in marks and any(map(_holds_values, [*(_after(product, leaf) for product in inside), *beside])):
         return _head_kind(leaf, inside)
     if "qk" in marks and _rotated(leaf, products):
         return "pair"
@@ -46,19 +47,26 @@ def _products(terms: Iterable[Dim]) -> Iterator[Dim]:
                 yield from _products(factor.parts)
 
 
-def _carries_values(product: Dim, leaf: Leaf) -> bool:
-    """Whether a factor inside this one is contracted in attention."""
-    after = product[product.index(leaf) + 1 :]
-    return any(isinstance(factor, Sum) or factor.marks & {"qk", "vo"} for factor in after)
+def _after(product: Dim, leaf: Leaf) -> Dim:
+    """The factors inside an axis."""
+    return product[product.index(leaf) + 1 :]
+
+
+def _holds_values(factors: Dim) -> bool:
+    """Whether a factor is contracted in attention."""
+    return any(isinstance(factor, Sum) or factor.marks & {"qk", "vo"} for factor in factors)
 
 
 def _head_kind(leaf: Leaf, products: Sequence[Dim]) -> str:
-    if "repeat" in leaf.marks:
-        return "queries_per_group"
+    """A head, or one of the two axes that a product of heads consists of: groups, and the queries of each."""
     for product in products:
-        after = product[product.index(leaf) + 1 :]
-        if after and isinstance(after[0], Leaf) and {"repeat", "head"} <= after[0].marks:
+        place = product.index(leaf)
+        around = product[max(0, place - 1) : place + 2]
+        before, after = (factor if isinstance(factor, Leaf) else None for factor in (around[0], around[-1]))
+        if after is not None and after is not leaf and {"repeat", "head"} <= after.marks:
             return "kv_group"
+        if before is not None and before is not leaf and "head" in before.marks and "repeat" in leaf.marks:
+            return "queries_per_group"
     return "head"
 
 

@@ -109,3 +109,35 @@ def test_a_contraction_that_zero_does_not_reach_is_a_residue(analysed: Callable[
 def test_a_diagonal_ties_both_dimensions(around: Axes) -> None:
     axes = around(lambda x, w: torch.einsum("bnd,dd->bnd", x, w), w=(6, 6))
     assert axes == {"enter.weight:0": 6}
+
+
+class Written(nn.Module):
+    """Attention over weights by head, its output folded into the sum over the values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.query, self.key = nn.Parameter(torch.randn(3, 8, 7)), nn.Parameter(torch.randn(3, 8, 7))
+        self.value, self.out = nn.Parameter(torch.randn(3, 8, 5)), nn.Parameter(torch.randn(3, 5, 8))
+        self.enter, self.leave = nn.Linear(4, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x: (batch, n, 4)``."""
+        x = self.enter(x)
+        query, key = (torch.einsum("bnd,hdk->bhnk", x, weight) for weight in (self.query, self.key))
+        weights = torch.einsum("bhnk,bhmk->bhnm", query, key).softmax(-1)
+        value = torch.einsum("bnd,hdv->bhnv", x, self.value)
+        out: Tensor = self.leave(torch.einsum("bhnm,bhmv,hvd->bnd", weights, value, self.out))
+        return out
+
+
+def test_heads_of_weights_by_head(analysed: Callable[..., DependencyGraph]) -> None:
+    graph = analysed(Written(), torch.randn(2, 6, 4))
+    kinds = {group.id: group.kind for group in graph.groups}
+    assert kinds == {
+        "query:0": "head",
+        "query:1": "hidden",
+        "query:2": "qk_dim",
+        "value:2": "vo_dim",
+        "out:2": "hidden",
+    }

@@ -97,8 +97,10 @@ def einsum(t: Ties) -> Dims:
         _contract(t, nodes, equation, label)
         if all(weights) and len(equation.holders(label)) > 1:
             t.produce(table[label])
-    if not any(weights) and len(nodes) > 1:
-        _roles(t, equation, table, summed)
+    activations = [set(labels) for labels, weight in zip(equation.operands, weights, strict=True) if not weight]
+    if len(activations) == 2:
+        given = [label for labels, weight in zip(equation.operands, weights, strict=True) if weight for label in labels]
+        _roles(t, activations[0], activations[1], {*equation.output, *given}, table)
     return [t.resolve(table[label]) for label in equation.output]
 
 
@@ -110,11 +112,11 @@ def _contract(t: Ties, nodes: Sequence[fx.Node], equation: Equation, label: str)
             t.contract(nodes[holder], axis)
 
 
-def _roles(t: Ties, equation: Equation, table: dict[str, Dim], summed: Sequence[str]) -> None:
+def _roles(t: Ties, first: set[str], second: set[str], elsewhere: set[str], table: dict[str, Dim]) -> None:
     """Two activations multiplied as matrices: rows and columns of their own, a batch of heads in common."""
-    own = [label for label in equation.output if len(equation.holders(label)) == 1]
-    if {equation.holders(label)[0] for label in own} != set(range(len(equation.operands))):
+    rows, columns, common = first - second, second - first, first & second
+    if not rows or not columns:
         return
-    lead = [table[label] for label in equation.output if label not in own]
-    for label in summed:
-        attention_roles(t, table[label], [table[label] for label in own], lead)
+    for label in sorted(common - elsewhere):
+        lead = [table[other] for other in sorted(common & elsewhere)]
+        attention_roles(t, table[label], [table[other] for other in sorted(rows | columns)], lead)
