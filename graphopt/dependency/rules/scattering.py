@@ -195,7 +195,7 @@ PASSING = {
     aten.to.dtype,
     aten.to.dtype_layout,
 }
-EXPANDING = {aten.broadcast_to.default, aten.expand.default, aten.expand_as.default}
+EXPANDING = {aten.expand.default, aten.expand_as.default}
 
 
 def covers_rows(mask: fx.Node) -> bool:
