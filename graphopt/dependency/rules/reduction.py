@@ -79,6 +79,8 @@ for _packet in (aten.var, aten.std):
         moment
     )
     coupling_rule(str(_packet.default), sample=Sample(lambda x, op=_packet.default: x * op(x)), zeros="keeps")(moment)
+coupling_rule("aten.amax.default", sample=Sample(lambda x: x.amax(1), ((4, 6),)), zeros="keeps")(moment)
+coupling_rule("aten.amin.default", sample=Sample(lambda x: x.amin(1), ((4, 6),)), zeros="keeps")(moment)
 coupling_rule("aten.max.default", sample=Sample(lambda x: x * x.max()), zeros="keeps")(moment)
 coupling_rule("aten.min.default", sample=Sample(lambda x: x * x.min()), zeros="keeps")(moment)
 
