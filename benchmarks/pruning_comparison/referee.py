@@ -79,9 +79,10 @@ def judge(original: nn.Module, pruned: nn.Module, inputs: Inputs) -> Verdict:
     if share >= 1:
         return Verdict(None, None, share, "nothing was pruned")
     separable = touched(calls_before, calls_after)
-    whole, _ = _run(original, weights, inputs, separable)
-    wanted, _ = _run(original, masked, inputs, separable)
-    found, _ = _run(pruned, {}, inputs, separable)
+    scales: dict[int, float] = {}
+    whole, _ = _run(original, weights, inputs, separable, scales)
+    wanted, _ = _run(original, masked, inputs, separable, scales)
+    found, _ = _run(pruned, {}, inputs, separable, scales)
     return Verdict(*_distance(whole, wanted, found), share)
 
 
@@ -113,10 +114,14 @@ def _masked(tensor: Tensor, left: Tensor | None) -> Tensor:
 
 
 def _run(
-    model: nn.Module, values: Mapping[str, Tensor], inputs: Inputs, separable: Mapping[int, int] | None = None
+    model: nn.Module,
+    values: Mapping[str, Tensor],
+    inputs: Inputs,
+    separable: Mapping[int, int] | None = None,
+    scales: dict[int, float] | None = None,
 ) -> tuple[list[Tensor], list[tuple[str, int]]]:
     args, kwargs = pytree.tree_map_only(Tensor, torch.clone, inputs)
-    with torch.no_grad(), Statistics(separable) as statistics:
+    with torch.no_grad(), Statistics(separable, scales) as statistics:
         outputs = functional_call(model, dict(values), args, kwargs, tie_weights=False)
     return list(outputs), statistics.calls
 

@@ -2,7 +2,8 @@
 
 A mean over 64 channels of which 32 are zero is not the mean over the other 32: where a normalisation runs over what
 was removed, no tool can make the pruned model equal the masked one. So such calls, and only such, are replaced on both
-sides by maps that treat every channel by itself; what is left to compare is what the tools decide.
+sides by maps that treat every channel by itself; what is left to compare is what the tools decide. A normalisation
+becomes a division by one number, found in the first of the runs, so that deep models stay finite.
 """
 
 import math
@@ -28,14 +29,16 @@ class Statistics(TorchDispatchMode):
 
     Args:
         touched: number of the call -> number of elements that the original's statistic runs over.
+        scales: number of the call -> what it divides by; filled by the first run, shared with the others.
 
     Attributes:
         calls: what was seen, in order.
     """
 
-    def __init__(self, touched: Mapping[int, int] | None = None) -> None:
+    def __init__(self, touched: Mapping[int, int] | None = None, scales: dict[int, float] | None = None) -> None:
         super().__init__()
         self.touched = {} if touched is None else touched
+        self.scales = {} if scales is None else scales
         self.calls: list[Call] = []
 
     def __torch_dispatch__(
@@ -48,7 +51,12 @@ class Statistics(TorchDispatchMode):
         named = _named(func, args, kwargs)
         number = len(self.calls)
         self.calls.append((str(func), size(named)))
-        return twin(named, self.touched[number]) if number in self.touched else func(*args, **kwargs)
+        if number not in self.touched:
+            return func(*args, **kwargs)
+        if "input" in named:
+            scale = self.scales.setdefault(number, float(named["input"].double().square().mean().sqrt()) or 1.0)
+            named["input"] = named["input"] / scale
+        return twin(named, self.touched[number])
 
 
 def touched(original: Sequence[Call], pruned: Sequence[Call]) -> dict[int, int]:
