@@ -17,7 +17,7 @@ from graphopt.program import Program
 ALWAYS = {
     "peer_failures": slice(None),
     "torchvision": slice(None),
-    "timm": slice(0, 80, 2),
+    "timm": slice(0, None, 4),
     "transformers": slice(0, None, 4),
     "diffusers": slice(1, None, 3),
 }
