@@ -214,3 +214,6 @@ def _pass_report(entry: Mapping[str, Any]) -> PassReport:
 
 def _figures(entry: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in entry.items()}
+
+
+Result.writer = save_result

@@ -2,12 +2,12 @@
 
 import sys
 from collections.abc import Callable
-from importlib import import_module
 from time import perf_counter
 from typing import Protocol
 
 from graphopt.pass_manager.base import Pass, PassResult
 from graphopt.program import Program
+from graphopt.proof import verify
 
 
 class Instrument(Protocol):
@@ -104,9 +104,7 @@ class VerifyInstrument:
         """
         if not result.changed:
             return
-        # Imported late: only those who verify pay for it.
-        check = import_module("graphopt.proof").verify if self._check is None else self._check
-        check(program, result)
+        (self._check or verify)(program, result)
 
 
 class FuelInstrument:

@@ -1,10 +1,9 @@
 """What a pipeline returns."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -50,6 +49,8 @@ class Result:
     plan: Plan | None
     schedule: Any = None
     report: Report
+    writer: ClassVar[Callable[["Result", Path], None]]
+    """Writes a result into a folder; set by the exporters, which stand on the floor above."""
 
     def module(self) -> nn.Module:
         """Return an ordinary module over the program's own tensors; it shares none with the user's model.
@@ -68,6 +69,5 @@ class Result:
             GraphoptError: The result cannot be written; what was at the path is left as it was.
         """
         folder = Path(path)
-        # Exporters stand on the floor above, so they are found by name.
-        import_module("graphopt.exporters.weights").save_result(self, folder)
+        type(self).writer(self, folder)
         return folder
