@@ -16,7 +16,7 @@ from graphopt.exporters.onnx_files import check_file, onnx_destination, write_mo
 from graphopt.exporters.onnx_model import OnnxModel, build_onnx
 from graphopt.exporters.runtime import OutputError, default_tolerance, require_onnx
 from graphopt.pass_manager.result import Result
-from graphopt.program import Program
+from graphopt.program import Program, require_program
 from graphopt.version import __version__
 
 
@@ -89,7 +89,7 @@ def export_onnx(
     """
     require_onnx()
     started = time.perf_counter()
-    program = subject if isinstance(subject, Program) else subject.program
+    program = subject.program if isinstance(subject, Result) else require_program(subject)
     plan = None if isinstance(subject, Program) or subject.plan is None else subject.plan.to_dict()
     _require_exportable(program, opset)
     allowed = default_tolerance(_dtypes(program)) if tolerance is None else tolerance

@@ -41,7 +41,11 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     # One key only: with several, safetensors writes them in an order that changes from run to run.
     metadata = {_KEY: json.dumps({"version": _VERSION, "aliases": aliases}, sort_keys=True)}
     try:
+        # safetensors makes files that only their owner may read; this one gets the rights of any other new file.
+        path.touch()
+        rights = path.stat().st_mode
         save_file(stored, path, metadata=metadata)
+        path.chmod(rights)
     except safetensors.SafetensorError as error:
         raise _system_error(error, path) from error
 

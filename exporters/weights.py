@@ -74,6 +74,8 @@ def load(path: str | Path, model: nn.Module) -> Result:
             device.
         CaptureError: The model cannot be captured with the saved example inputs.
     """
+    if not isinstance(model, nn.Module):
+        raise PlanError(f"found {model!r} as the model, wanted an nn.Module: build a fresh one")
     folder = Path(path)
     recover(folder)
     check_manifest(folder, (MARKER, WEIGHTS, TENSORS, STRUCTURE, REPORT))

@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from graphopt.arguments import schema_of
 from graphopt.values import value_of
-from graphopt.wiring import submodule_of
+from graphopt.wiring import submodule_of, walk
 
 
 class Aliases:
@@ -84,6 +84,15 @@ def bodies(graph_module: fx.GraphModule, node: fx.Node) -> Iterator[tuple[fx.Gra
     found = [submodule_of(graph_module, leaf) for leaf in leaves]
     operands = [leaf for leaf, body in zip(leaves, found, strict=True) if body is None]
     yield from ((body, operands) for body in found if body is not None)
+
+
+def written_attributes(graph_module: fx.GraphModule) -> frozenset[str]:
+    """Return the names of the tensors that a graph writes to when it runs."""
+    if not any(is_mutating(node.target) for node in walk(graph_module)):
+        return frozenset()
+    aliases = Aliases(graph_module)
+    reads = graph_module.graph.find_nodes(op="get_attr")
+    return frozenset(str(node.target) for node in reads if aliases.is_written(node))
 
 
 def is_mutating(target: Any) -> bool:

@@ -135,11 +135,18 @@ class Plan:
         """Replay on a state dict alone.
 
         Args:
-            state_dict: tensors of the original model by name; names that the plan does not know pass through.
+            state_dict: tensors of the original model by name, or a part of them.
 
         Raises:
-            PlanError: if a tensor has not the shape that the plan was made for.
+            PlanError: if a tensor is none of the model's, or has not the shape that the plan was made for.
         """
+        strangers = [name for name in state_dict if name not in self.source.tensors]
+        if strangers:
+            raise PlanError(
+                f"the plan was made for a {self.source.class_name} without {strangers[0]}"
+                f"{f' (and {len(strangers) - 1} more)' if len(strangers) > 1 else ''}; give it that model's own state "
+                "dict, without a prefix"
+            )
         for name, shape in self.source.tensors.items():
             if name in state_dict and tuple(state_dict[name].shape) != shape:
                 raise PlanError(

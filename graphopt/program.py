@@ -10,6 +10,9 @@ from torch import fx, nn
 from graphopt import wiring
 from graphopt.assembly import attach, named_attributes
 from graphopt.copying import copy_graph
+from graphopt.errors import GraphoptError
+from graphopt.example_inputs import ExampleInputs
+from graphopt.input_check import InputCheck
 from graphopt.printer import render
 
 
@@ -92,14 +95,22 @@ class Program:
         """Return the program's text: inputs, tensors, one line an operator, outputs."""
         return render(self.graph_module, f"program {self.source.class_name}", self.notes)
 
-    def module(self) -> nn.Module:
+    def module(self, *, check_inputs: bool = True) -> nn.Module:
         """Return an ordinary module of this graph, over the program's own tensors: training it trains the program.
 
         Tensors whose storage belongs to the user's model or to another program are cloned first, so that those stay as
         they are.
+
+        Args:
+            check_inputs: Refuse inputs of other sizes than the captured ones, the symbolic batch aside: numbers that
+                the model's code derived from them are fixed in the graph.
         """
         self._own_tensors()
-        return copy_graph(self.graph_module).assemble()
+        module = copy_graph(self.graph_module).assemble()
+        if check_inputs:
+            leaves = ExampleInputs(self.args, dict(self.kwargs)).leaves()
+            module.register_forward_pre_hook(InputCheck(self.graph_module, leaves), with_kwargs=True)
+        return module
 
     def _own_tensors(self) -> None:
         """Replace every tensor over storage of others by a clone."""
@@ -109,6 +120,19 @@ class Program:
             if isinstance(value, torch.Tensor) and value.untyped_storage()._cdata in self.borrowed:
                 attach(self.graph_module, name, replace(attribute, value=clone_tensor(value, memo)))
         object.__setattr__(self, "borrowed", frozenset())
+
+
+def require_program(value: object) -> Program:
+    """Return a program as it is.
+
+    Raises:
+        GraphoptError: It is something else, such as a module that was not captured yet.
+    """
+    if isinstance(value, Program):
+        return value
+    is_model = isinstance(value, nn.Module)
+    advice = "call graphopt.capture(model, args) first" if is_model else "pass what graphopt.capture returned"
+    raise GraphoptError(f"found a {type(value).__name__}, wanted a Program; {advice}")
 
 
 def first_difference(left: Program, right: Program) -> str | None:

@@ -8,7 +8,7 @@ import torch
 from torch import fx, nn
 from torch.export import ExportedProgram
 
-from graphopt.aliasing import Aliases
+from graphopt.aliasing import written_attributes
 from graphopt.assembly import Attribute, assemble, attach, named_attributes
 from graphopt.canonical import canonicalise, eliminate_dead_code
 from graphopt.capture_failure import Attempt, summary
@@ -180,8 +180,7 @@ def _bodies(graph_module: fx.GraphModule) -> dict[str, Attribute]:
 
 def _clone_written(graph_module: fx.GraphModule) -> None:
     """Give the graph its own copy of every tensor that it writes to when it runs, so that the user's stays."""
-    aliases = Aliases(graph_module)
-    touched = {str(node.target) for node in graph_module.graph.find_nodes(op="get_attr") if aliases.is_written(node)}
+    touched = written_attributes(graph_module)
     memo: dict[int, torch.Tensor] = {}
     for name, attribute in named_attributes(graph_module).items():
         if name in touched and isinstance(attribute.value, torch.Tensor):

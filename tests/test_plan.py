@@ -112,3 +112,10 @@ def test_kept_indices_are_an_ascending_choice(result: graphopt.Result, kept: lis
     axis["kept"] = kept
     with pytest.raises(PlanError, match="ascending choice"):
         graphopt.Plan.from_dict(data)
+
+
+def test_a_state_dict_of_another_model_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+    plan = graphopt.optimize(model, (torch.randn(2, 8),), passes="prune-channels{ratio=0.5}").plan
+    with pytest.raises(PlanError, match=r"without module\.0\.weight \(and 3 more\)"):
+        plan.slice_state_dict({f"module.{name}": tensor for name, tensor in model.state_dict().items()})

@@ -7,7 +7,7 @@ from math import isfinite
 
 from graphopt.allocate.pools import Scope, pool_names
 from graphopt.allocate.ratio import exact_ratio
-from graphopt.allocate.search import Cost, meet_cost, meet_ratios
+from graphopt.allocate.search import Cost, Shortfall, meet_cost, meet_ratios
 from graphopt.allocate.table import Table
 from graphopt.allocate.units import AxisUnits
 from graphopt.errors import SpecError
@@ -22,14 +22,19 @@ class Allocation:
         removed_share: Weight of all units that are gone over the weight of all units, in [0, 1).
         cost: Cost of the kept counts; None where no cost function was given.
         whole: (axis id, reason) of axes from which units were wanted and none may go.
-        limited: (pool, reason) of pools of which less went than their ratio asked, because limits forbid more.
+        short: Pools of which less went than their ratio asked, because limits forbid more.
     """
 
     kept: Mapping[str, tuple[int, ...]]
     removed_share: float
     cost: float | None
     whole: tuple[tuple[str, str], ...] = ()
-    limited: tuple[tuple[str, str], ...] = ()
+    short: tuple[Shortfall, ...] = ()
+
+    @property
+    def limited(self) -> tuple[tuple[str, str], ...]:
+        """(pool, reason) of every pool that fell short."""
+        return tuple((item.pool, item.reason) for item in self.short)
 
 
 def allocate(
@@ -67,7 +72,7 @@ def allocate(
     table = Table(axes)
     names = pool_names(table.axes, scope)
     ratios = [common if axis.ratio is None else exact_ratio(axis.ratio) for axis in table.axes]
-    counts, limited = meet_ratios(table, names, ratios)
+    counts, short = meet_ratios(table, names, ratios)
     price = None if cost is None else cost(table.count_by_id(counts))
     asked = {axis.id for axis, share in zip(table.axes, ratios, strict=True) if share}
     if cost is not None and price is not None and target_cost is not None and price > target_cost:
@@ -79,7 +84,7 @@ def allocate(
         removed_share=float(table.removed_share(counts)),
         cost=price,
         whole=tuple((axis.id, axis.limit) for axis in table.axes if axis.id in asked and axis.lowest == axis.available),
-        limited=tuple(limited.items()),
+        short=short,
     )
 
 

@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -17,7 +18,33 @@ Cost = Callable[[Mapping[str, int]], float]
 NAMED_AXES = 5
 
 
-def meet_ratios(table: Table, names: Sequence[str], ratios: Sequence[Fraction]) -> tuple[IntArray, dict[str, str]]:
+@dataclass(frozen=True)
+class Shortfall:
+    """A pool of which less went than its ratio asked.
+
+    Attributes:
+        pool: Its name.
+        asked: Share of its weight that should go.
+        reached: Share that went.
+        unit: Share that the heaviest of its units takes.
+        limits: What forbids more, in words.
+    """
+
+    pool: str
+    asked: Fraction
+    reached: Fraction
+    unit: Fraction
+    limits: str
+
+    @property
+    def reason(self) -> str:
+        """What is missing and why, in words."""
+        return f"{float(self.reached):.4g} of the {float(self.asked):.4g} asked for: {self.limits}"
+
+
+def meet_ratios(
+    table: Table, names: Sequence[str], ratios: Sequence[Fraction]
+) -> tuple[IntArray, tuple[Shortfall, ...]]:
     """Remove from each pool the share its axes ask for, as far as limits allow.
 
     Args:
@@ -26,10 +53,10 @@ def meet_ratios(table: Table, names: Sequence[str], ratios: Sequence[Fraction]) 
         ratios: Share to remove of each axis, equal within a pool.
 
     Returns:
-        Kept counts, shape ``(axes,)``, and for each pool that its limits kept short, why.
+        Kept counts, shape ``(axes,)``, and what each pool that its limits kept short lacks.
     """
     counts = table.available.copy()
-    limited: dict[str, str] = {}
+    short: list[Shortfall] = []
     for pool in table.ranking.pools(names):
         ratio = ratios[int(pool.axes[0])]
         if not ratio:
@@ -37,8 +64,9 @@ def meet_ratios(table: Table, names: Sequence[str], ratios: Sequence[Fraction]) 
         counts[pool.axes] = _meet_ratio(table, pool, ratio)
         share = table.removed_share(counts[pool.axes], pool.axes)
         if share < ratio:
-            limited[pool.name] = f"{float(share):.4g} of the {float(ratio):.4g} asked for: {_limits(table, pool.axes)}"
-    return counts, limited
+            unit = table.largest_unit(pool.axes)
+            short.append(Shortfall(pool.name, ratio, share, unit, _limits(table, pool.axes)))
+    return counts, tuple(short)
 
 
 def _meet_ratio(table: Table, pool: Pool, ratio: Fraction) -> IntArray:

@@ -61,6 +61,11 @@ class Table:
             total += size * self._weight[position]
         return Fraction(gone, total) if total else Fraction(0)
 
+    def largest_unit(self, positions: IntArray) -> Fraction:
+        """Return the share of some axes' weight that their heaviest unit takes."""
+        total = sum(self.axes[position].size * self._weight[position] for position in positions)
+        return Fraction(max(self._weight[position] for position in positions), total)
+
     def count_by_id(self, counts: IntArray) -> dict[str, int]:
         """Return kept counts, shape ``(axes,)``, by axis id."""
         return dict(zip((axis.id for axis in self.axes), counts.tolist(), strict=True))

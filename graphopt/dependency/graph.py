@@ -17,7 +17,7 @@ from graphopt.dependency.placement import BoolArray, Box, IntArray, Placement, k
 from graphopt.dependency.terms import Dim, Leaf, Sum, leaves
 from graphopt.dependency.zeros import ZeroPropagation
 from graphopt.errors import GraphoptError
-from graphopt.program import Program
+from graphopt.program import Program, require_program
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class DependencyGraph:
     """
 
     def __init__(self, program: Program, *, regroup: bool = False, omission: Omission | None = None) -> None:
-        self.program = program
+        self.program = require_program(program)
         self.tensors = program.parameters
         self.regroup = regroup
         self.analysis = Analysis(program, omission, regroup=regroup).run()

@@ -31,6 +31,11 @@ class PassContext:
     verify: bool = True
 
     def __post_init__(self) -> None:
+        if callable(self.calibration):
+            raise PreconditionError(
+                f"calibration is the function {getattr(self.calibration, '__name__', self.calibration)}, wanted its "
+                "batches: call it"
+            )
         if isinstance(self.calibration, Iterator):
             raise PreconditionError(
                 f"calibration is {type(self.calibration).__name__}, which can be gone through once only, "
@@ -89,6 +94,13 @@ class PassReport:
     frozen: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Return the spec, the figures before and after, and how much was frozen or refused, in a few lines."""
+        pairs = ((name, value, self.after.get(name, value)) for name, value in self.before.items())
+        figures = [f"  {name}: {before:,.0f} -> {after:,.0f}" for name, before, after in pairs]
+        counts = f"  {len(self.frozen)} frozen, {len(self.refused)} refused, {len(self.notes)} notes"
+        return "\n".join([self.spec, *figures, counts])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as values that JSON knows."""

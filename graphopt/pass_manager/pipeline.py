@@ -115,7 +115,7 @@ class _State:
 def _as_passes(passes: str | Pass | Sequence[Pass]) -> tuple[Pass, ...]:
     if isinstance(passes, str):
         return read_pipeline(passes)
-    found: Sequence[object] = (passes,) if isinstance(passes, Pass) else passes
+    found: Sequence[object] = passes if isinstance(passes, list | tuple) else (passes,)
     strangers = [item for item in found if not isinstance(item, Pass)]
     if strangers:
         raise SpecError(f"found {strangers[0]!r} in a pipeline, wanted passes, or one text for all of them")

@@ -27,6 +27,10 @@ class Report:
         """How long all passes took together."""
         return sum(report.seconds for report in self.passes)
 
+    def __str__(self) -> str:
+        """Return a line for each pass: what it left of parameters and multiply-accumulates."""
+        return "\n".join(str(report) for report in self.passes)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the report as values that JSON knows."""
         return {"seconds": self.seconds, "passes": [report.to_dict() for report in self.passes]}
@@ -52,12 +56,19 @@ class Result:
     writer: ClassVar[Callable[["Result", Path], None]]
     """Writes a result into a folder; set by the exporters, which stand on the floor above."""
 
-    def module(self) -> nn.Module:
+    def __str__(self) -> str:
+        """Return the program's class and size, and what each pass did."""
+        return f"{self.program!r}\n{self.report}"
+
+    def module(self, *, check_inputs: bool = True) -> nn.Module:
         """Return an ordinary module over the program's own tensors; it shares none with the user's model.
 
         Training it trains the result: what `save` and `export_onnx` then write has the trained weights.
+
+        Args:
+            check_inputs: Refuse inputs of other sizes than the captured ones, the symbolic batch aside.
         """
-        return self.program.module()
+        return self.program.module(check_inputs=check_inputs)
 
     def save(self, path: str | Path) -> Path:
         """Write the result into a folder.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from graphopt.aliasing import written_attributes
 from graphopt.assembly import Attribute
 from graphopt.copying import GraphCopy, copy_graph
 from graphopt.dependency.graph import DependencyGraph
@@ -99,10 +100,11 @@ def _compare(
     small = {
         name: slice_tensor(tensor, graph.dims(name), masks) for name, tensor in values.items() if name in graph.names
     }
+    written = written_attributes(graph.program.graph_module)
     return _compared(
-        _run(original, values, inputs),
-        _run(masked, mask_tensors(graph, masks, values), inputs),
-        _run(sliced, small, inputs),
+        _run(original, values, inputs, written),
+        _run(masked, mask_tensors(graph, masks, values), inputs, written),
+        _run(sliced, small, inputs, written),
     )
 
 
@@ -161,8 +163,13 @@ def _widened_dtype(argument: Any) -> Any:
 
 
 def _run(
-    duplicate: GraphCopy, values: Mapping[str, Tensor], inputs: tuple[tuple[object, ...], Mapping[str, object]]
+    duplicate: GraphCopy,
+    values: Mapping[str, Tensor],
+    inputs: tuple[tuple[object, ...], Mapping[str, object]],
+    written: frozenset[str],
 ) -> list[Tensor]:
+    """Run a graph; what it writes to is a copy, so that the next run starts from the same state."""
+    values = {name: tensor.detach().clone() if name in written else tensor for name, tensor in values.items()}
     attributes = {
         name: Attribute(values[name], attribute.persistent) if name in values else attribute
         for name, attribute in duplicate.attributes.items()
@@ -178,12 +185,17 @@ def _run(
 def _compared(original: list[Tensor], masked: list[Tensor], sliced: list[Tensor]) -> Comparison:
     errors, effects = [0.0], [0.0]
     for whole, expected, found in zip(original, masked, sliced, strict=True):
-        difference, change = _norm(expected - found), _norm(expected - whole)
+        difference, change = _norm(_minus(expected, found)), _norm(_minus(expected, whole))
         effects.append(change / (_norm(whole) or 1.0))
         size = _norm(expected)
         scale = min(change or size, size or change)
         errors.append(0.0 if difference == 0 else difference / scale if scale else math.inf)
     return Comparison(_largest(errors), _largest(effects), len(original))
+
+
+def _minus(first: Tensor, second: Tensor) -> Tensor:
+    """The difference, of truth values too."""
+    return first.float() - second.float() if first.dtype == torch.bool else first - second
 
 
 def _norm(tensor: Tensor) -> float:

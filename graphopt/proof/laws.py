@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from graphopt.aliasing import written_attributes
 from graphopt.dependency.graph import DependencyGraph
-from graphopt.errors import VerificationError
+from graphopt.errors import GraphoptError, VerificationError
 from graphopt.example_inputs import ExampleInputs
 from graphopt.plan import Plan
-from graphopt.program import Program
+from graphopt.program import Program, require_program
 from graphopt.proof.comparison import TOLERANCE, Comparison, compare
 from graphopt.proof.randomise import random_parameters
 from graphopt.rewrite.ancestry import origin_of
@@ -84,6 +85,9 @@ def verify(
     Raises:
         VerificationError: if a law does not hold; the message names it.
     """
+    program = require_program(program)
+    if not hasattr(result, "plan"):
+        raise GraphoptError(f"found a {type(result).__name__}, wanted a Result; call verify(program, result)")
     rewritten, plan = result.program, result.plan
     if plan is None or not plan.axes:
         return VerificationReport((_identity(program, rewritten),))
@@ -147,8 +151,7 @@ def _mask_equals_slice(
     last = found[-1]
     if not (last.effect > 0 and math.isfinite(last.error)):
         raise VerificationError(
-            f"mask equals slice, {detail}: not proved, since removing the units has no effect on the outputs or the "
-            f"outputs are not finite ({last}); nothing can be said about this rewrite"
+            f"mask equals slice, {detail}: not proved, since {_unproved(last)}; nothing can be said about this rewrite"
         )
     if last.error >= TOLERANCE:
         raise VerificationError(
@@ -156,6 +159,13 @@ def _mask_equals_slice(
             f"of the masking's effect, wanted below {TOLERANCE:.0e}; please report it with the model"
         )
     return Check("mask equals slice", last.error, detail)
+
+
+def _unproved(last: Comparison) -> str:
+    """Why a comparison shows nothing."""
+    if math.isfinite(last.error) and math.isfinite(last.effect):
+        return "removing the units has no effect on the outputs"
+    return "the outputs are not finite; look for NaN or infinity in the example inputs and in the weights"
 
 
 def _shapes(origin: Program, rewritten: Program) -> Check:
@@ -193,7 +203,12 @@ def _inputs(program: Program) -> ExampleInputs:
 
 def _outputs(program: Program, inputs: ExampleInputs) -> list[Tensor]:
     args, kwargs = pytree.tree_map_only(Tensor, torch.clone, (inputs.args, dict(inputs.kwargs)))
+    state = {name: program.parameters[name] for name in written_attributes(program.graph_module)}
+    before = {name: tensor.detach().clone() for name, tensor in state.items()}
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         outputs = program(*args, **kwargs)
+        outputs = pytree.tree_map_only(Tensor, torch.clone, outputs) if state else outputs
+        for name, tensor in state.items():
+            tensor.copy_(before[name])
     return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]

@@ -161,15 +161,27 @@ class PruneChannels(Pass):
             allocation = allocate(axes, **budget)
         except BudgetError as error:
             raise self._out_of_reach(error, target) from error
-        capped = [pool for pool in allocation.limited if self.max_ratio < 1 or self.keep_min > 1]
-        uncapped = [replace(axis, min_kept=1, max_removed=None) for axis in axes]
-        if capped and allocate(uncapped, **budget).removed_share > allocation.removed_share:
-            pool, reason = capped[0]
-            raise BudgetError(
-                f"ratio {float(target.ratio or 0):g} cannot be reached for {pool}: {reason}; the nearest reachable is "
-                f"{allocation.removed_share:.4f} of all indices; relax max_ratio or keep_min, or ask for less"
-            )
+        if self.max_ratio < 1 or self.keep_min > 1:
+            self._require_reached(allocation, allocate([_uncapped(axis) for axis in axes], **budget))
         return allocation
+
+    def _require_reached(self, allocation: Allocation, uncapped: Allocation) -> None:
+        """Refuse a ratio that the caps alone keep out of reach by a unit or more."""
+        free = {item.pool: item.reached for item in uncapped.short}
+        missed = [
+            item
+            for item in allocation.short
+            if item.asked - item.reached >= item.unit and item.reached < free.get(item.pool, item.asked)
+        ]
+        if missed:
+            nearest = math.floor(min(item.reached for item in missed) * 10_000) / 10_000
+            raise BudgetError(
+                f"ratio={float(missed[0].asked):g} cannot be reached under max_ratio={self.max_ratio:g} and "
+                f"keep_min={self.keep_min}: of {missed[0].pool} only {float(missed[0].reached):.4g} may go"
+                f"{f' (and {len(missed) - 1} more like it)' if len(missed) > 1 else ''}; the nearest reachable is "
+                f"ratio={nearest:g}: ask for that, or relax max_ratio or keep_min",
+                nearest,
+            )
 
     def _out_of_reach(self, error: BudgetError, target: _Target) -> BudgetError:
         """The error in the unit that the user asked in: a share of the original."""
@@ -273,6 +285,10 @@ def _readable(text: str) -> bool:
         return bool(pattern and separator) and 0 <= float(number) < 1
     except ValueError:
         return False
+
+
+def _uncapped(axis: AxisUnits) -> AxisUnits:
+    return replace(axis, min_kept=1, max_removed=None)
 
 
 def _why(selection: Selection) -> str:

@@ -245,3 +245,13 @@ def test_a_model_without_values_gets_them_from_the_file(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="on the meta device"):
         load(tmp_path / "out", model)
     assert torch.equal(load(tmp_path / "out", model.to_empty(device="cpu")).program(x), result.program(x))
+
+
+def test_every_file_has_the_rights_of_a_new_file(saved: Path, tmp_path: Path) -> None:
+    (tmp_path / "new").touch()
+    assert {path.stat().st_mode for path in saved.iterdir()} == {(tmp_path / "new").stat().st_mode}
+
+
+def test_a_class_is_no_model(saved: Path) -> None:
+    with pytest.raises(PlanError, match="build a fresh one"):
+        load(saved, model=Small)

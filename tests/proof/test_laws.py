@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import graphopt
 from graphopt.assembly import Attribute
 from graphopt.copying import copy_graph
-from graphopt.errors import VerificationError
+from graphopt.errors import GraphoptError, VerificationError
 from graphopt.proof.comparison import compare
 from graphopt.proof.randomise import random_parameters
 from graphopt.rewrite.slicing import slice_axes
@@ -122,3 +122,42 @@ def test_half_precision_is_proved_in_double() -> None:
     result = graphopt.Pipeline("prune-channels{ratio=0.5}").run(program)
     errors = {check.law: check.error for check in graphopt.verify(program, result).checks}
     assert errors["mask equals slice"] < 1e-4
+
+
+class Counting(nn.Module):
+    """Writes to its buffers on every call, and answers with truth values too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.hidden, self.head = nn.Linear(8, 16), nn.Linear(16, 3)
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("average", torch.zeros(16))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.hidden(x)
+        self.calls += 1
+        self.average.mul_(0.9).add_(hidden.mean(0) * 0.1)
+        out = self.head(hidden - self.average) * self.calls
+        return out, out > 0
+
+
+@pytest.mark.filterwarnings("ignore:The tensor attributes .* were assigned during export:UserWarning")
+def test_every_run_starts_from_the_same_state() -> None:
+    program = graphopt.capture(Counting(), (torch.randn(2, 8),))
+    result = graphopt.Pipeline("prune-channels{ratio=0.5}").run(program)
+    graphopt.verify(program, result)
+    for one in (program, result.program):
+        assert one.parameters["calls"] == 0
+        assert not one.parameters["average"].any()
+
+
+def test_what_is_no_program_or_result_is_named() -> None:
+    model = nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 3))
+    program = graphopt.capture(model, (torch.randn(2, 8),))
+    with pytest.raises(GraphoptError, match=r"found a Sequential, wanted a Program; call graphopt\.capture"):
+        graphopt.DependencyGraph(model)
+    with pytest.raises(GraphoptError, match="wanted a Program"):
+        graphopt.verify(model, graphopt.Pipeline("prune-channels{ratio=0.5}").run(program))
+    with pytest.raises(GraphoptError, match="wanted a Result"):
+        graphopt.verify(program, program)

@@ -265,3 +265,11 @@ def test_axes_on_buffers_alone_stay_whole() -> None:
     result = graphopt.optimize(Tables(), (torch.randn(3, 5),), passes="prune-channels{ratio=0.5}")
     assert any("buffers alone" in line for line in result.report.passes[0].refused)
     assert result.program.parameters["first"].shape == (8, 5)
+
+
+def test_the_nearest_ratio_is_reachable(prune: Callable[..., Result]) -> None:
+    with pytest.raises(BudgetError, match=r"under max_ratio=0\.2 .* the nearest reachable is ratio=") as caught:
+        prune("ratio=0.5,max_ratio=0.2")
+    result = prune(f"ratio={caught.value.nearest:g},max_ratio=0.2")
+    assert all(1 - len(axis.kept) / axis.size <= 0.2 for axis in result.plan.axes.values())
+    assert any("stays whole" in line or "asked for" in line for line in result.report.passes[0].refused)

@@ -1,0 +1,70 @@
+"""A check that a graph is called with what it was captured for: sizes and numbers that were fixed then."""
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+from graphopt.errors import GraphoptError
+from graphopt.values import is_symbolic
+
+PLAIN = (bool, int, float, str, type(None))
+
+
+class InputCheck:
+    """A pre-hook that refuses inputs for which the graph would silently compute something else.
+
+    A size that the model's Python code read while it was captured is a number of the graph, and so is every argument
+    that is no tensor. A symbolic batch may have any size.
+
+    Args:
+        graph_module: Its placeholders carry `meta["val"]`.
+        leaves: The flat example inputs, in the order of the placeholders.
+    """
+
+    def __init__(self, graph_module: fx.GraphModule, leaves: Iterable[Any]) -> None:
+        self._wanted: list[tuple[str, Any]] = []
+        for node, leaf in zip(graph_module.graph.find_nodes(op="placeholder"), leaves, strict=True):
+            value = node.meta.get("val")
+            self._wanted.append((node.name, _fixed(value) if isinstance(value, torch.Tensor) else leaf))
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Compare the inputs of a call; a call that does not fit the signature is left to fail by itself.
+
+        Raises:
+            GraphoptError: A size or a number is not the captured one.
+        """
+        try:
+            bound = inspect.signature(module.forward).bind(*args, **kwargs).arguments
+        except TypeError:
+            return
+        found = pytree.tree_leaves(list(bound.values()))
+        if len(found) == len(self._wanted):
+            for (name, wanted), value in zip(self._wanted, found, strict=True):
+                _compare(name, wanted, value)
+
+
+def _fixed(value: torch.Tensor) -> tuple[int | None, ...]:
+    """Return the sizes of a tensor, None for those that are symbolic."""
+    return tuple(None if is_symbolic(size) else int(size) for size in value.shape)
+
+
+def _compare(name: str, wanted: Any, value: Any) -> None:
+    if isinstance(value, torch.Tensor) and isinstance(wanted, tuple):
+        sizes = tuple(value.shape)
+        if len(sizes) == len(wanted) and all(size in (None, now) for size, now in zip(wanted, sizes, strict=True)):
+            return
+        shown = [size if size is not None else "batch" for size in wanted]
+        raise GraphoptError(
+            f"input {name} has shape {list(sizes)}, and the graph was captured for {shown}: sizes that the model code "
+            "reads are fixed there; capture with inputs of that shape, or call module(check_inputs=False) where the "
+            "model never reads them"
+        )
+    if isinstance(wanted, PLAIN) and isinstance(value, PLAIN) and wanted != value:
+        raise GraphoptError(
+            f"input {name} is {value!r}, and the graph was captured with {wanted!r}: what is no tensor is fixed there; "
+            "capture with the other value"
+        )
