@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from graphopt.assembly import Attribute, attach, named_attributes
-from graphopt.errors import ExportError, PlanError
+from graphopt.errors import CaptureError, ExportError, PlanError
 from graphopt.example_inputs import ExampleInputs
 from graphopt.exporters.atomic import MARKER, atomic_folder, recover
 from graphopt.exporters.example_inputs import STRUCTURE, TENSORS, read_inputs, write_inputs
@@ -85,9 +85,22 @@ def load(path: str | Path, model: nn.Module) -> Result:
     if device.type == "meta":
         raise PlanError("the model is on the meta device, where nothing runs; call model.to_empty(device='cpu') first")
     inputs = ExampleInputs(*read_inputs(folder)).map_tensors(lambda tensor: tensor.to(device))
-    program = replay(plan, capture(model, inputs.args, inputs.kwargs))
+    program = replay(plan, _captured(model, inputs, plan))
     program = _with_tensors(program, read_tensors(folder / WEIGHTS), folder / WEIGHTS)
     return Result(program=program, programs={"main": program}, plan=plan, report=report)
+
+
+def _captured(model: nn.Module, inputs: ExampleInputs, plan: Plan) -> Program:
+    """Capture a model with the saved inputs; of another class, it is told that the plan is not for it."""
+    try:
+        return capture(model, inputs.args, inputs.kwargs)
+    except CaptureError as error:
+        if type(model).__name__ == plan.source.class_name:
+            raise
+        raise PlanError(
+            f"the plan was made for a {plan.source.class_name} and the model is a {type(model).__name__}, which does "
+            f"not run on the saved inputs ({error}); build the model as it was when the plan was made"
+        ) from error
 
 
 def load_tensors(path: str | Path) -> dict[str, torch.Tensor]:

@@ -15,7 +15,7 @@ from graphopt.allocate import Allocation, AxisUnits, Scope, allocate, cost_sched
 from graphopt.dependency.graph import DependencyGraph, Group
 from graphopt.dependency.kinds import BY_MARK
 from graphopt.dependency.terms import leaves
-from graphopt.errors import BudgetError, SpecError
+from graphopt.errors import BudgetError, PreconditionError, SpecError
 from graphopt.pass_manager import Pass, PassContext, PassReport, PassResult
 from graphopt.pass_manager.suggestions import nearest
 from graphopt.passes.channels.figures import figures
@@ -99,6 +99,18 @@ class PruneChannels(Pass):
         kinds = ", ".join(sorted(KINDS))
         self.check_option("axes", holds=not unknown and self.axes != (), wanted=f"kinds among {kinds}")
         self.check_option("ratios", holds=all(map(_readable, self.ratios)), wanted='texts such as "blocks.0.*=0.3"')
+
+    def requires(self, program: Program) -> None:
+        """Check that there are weights to score.
+
+        Raises:
+            PreconditionError: The program was captured on the meta device.
+        """
+        if any(tensor.is_meta for tensor in program.parameters.values()):
+            raise PreconditionError(
+                f"the weights of {program.source.class_name} are on the meta device, so nothing ranks them; load them "
+                "first (a DependencyGraph needs none)"
+            )
 
     def run(self, program: Program, context: PassContext) -> PassResult:
         """Score, allocate and slice; see the class for the options."""

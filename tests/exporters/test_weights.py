@@ -255,3 +255,8 @@ def test_every_file_has_the_rights_of_a_new_file(saved: Path, tmp_path: Path) ->
 def test_a_class_is_no_model(saved: Path) -> None:
     with pytest.raises(PlanError, match="build a fresh one"):
         load(saved, model=Small)
+
+
+def test_a_model_of_another_class_is_named(saved: Path) -> None:
+    with pytest.raises(PlanError, match="made for a Small and the model is a Embedding"):
+        load(saved, model=nn.Embedding(3, 4))

@@ -273,3 +273,9 @@ def test_the_nearest_ratio_is_reachable(prune: Callable[..., Result]) -> None:
     result = prune(f"ratio={caught.value.nearest:g},max_ratio=0.2")
     assert all(1 - len(axis.kept) / axis.size <= 0.2 for axis in result.plan.axes.values())
     assert any("stays whole" in line or "asked for" in line for line in result.report.passes[0].refused)
+
+
+def test_weights_on_the_meta_device_are_refused() -> None:
+    program = graphopt.capture(Tiny().to("meta"), (torch.randn(4, 6, 5, device="meta"),))
+    with pytest.raises(PreconditionError, match="on the meta device"):
+        graphopt.Pipeline("prune-channels{ratio=0.5}").run(program)
