@@ -14,6 +14,8 @@ from graphopt.known import is_known
 from graphopt.values import is_number, value_of
 
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
+_REFUSALS = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError)
+"""What decompositions raise on arguments they do not take; the operator then stays whole."""
 _KEPT_META = ("stack_trace", "nn_module_stack", "source_fn_stack")
 
 
@@ -47,7 +49,7 @@ def _parts(node: fx.Node) -> fx.Graph | None:
 
     try:
         return make_fx(call)(*map(value_of, operands)).graph
-    except Exception:
+    except _REFUSALS:
         return None
 
 
