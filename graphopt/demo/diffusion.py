@@ -10,7 +10,7 @@ References:
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,9 @@ from graphopt.scores.calibration import Batch
 
 NO_LABEL = CLASSES
 """The label that stands for no label in classifier-free guidance."""
+
+Velocity = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""A denoiser: noised images, times and labels to the predicted velocity."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,11 +145,11 @@ def train(model: nn.Module, data: LabelledImages, config: TrainingConfig, descri
 
 
 @torch.no_grad()
-def sample(model: nn.Module, labels: Tensor, config: SamplingConfig, seed: int) -> Tensor:
+def sample(model: Velocity, labels: Tensor, config: SamplingConfig, seed: int) -> Tensor:
     """Draw images with DDIM and classifier-free guidance.
 
     Args:
-        model: Called as ``model(x_t, t, y)``.
+        model: Called as ``model(x_t, t, y)`` once a step.
         labels: (count,) int64 classes to draw.
         config: Steps and guidance.
         seed: Seeds the noise that is started from; everything else is deterministic.
@@ -160,18 +163,24 @@ def sample(model: nn.Module, labels: Tensor, config: SamplingConfig, seed: int) 
     """
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn((len(labels), 1, 8, 8), generator=generator)
-    both = torch.cat([labels, torch.full_like(labels, NO_LABEL)])
     times = torch.linspace(1.0, 0.0, config.steps + 1)
     for now, after in itertools.pairwise(times):
-        velocity = model(torch.cat([x, x]), now.repeat(len(both)), both)
-        guided, free = velocity.chunk(2)
-        guided = free + config.guidance * (guided - free)
+        velocity = _guided(model, x, now, labels, config.guidance)
         signal, sigma = signal_and_noise(now)
-        image = (signal * x - sigma * guided).clamp(-1, 1)
+        image = (signal * x - sigma * velocity).clamp(-1, 1)
         noise = (x - signal * image) / sigma
         signal, sigma = signal_and_noise(after)
         x = signal * image + sigma * noise
     return x.clamp(-1, 1)
+
+
+def _guided(model: Velocity, x: Tensor, now: Tensor, labels: Tensor, guidance: float) -> Tensor:
+    """Return the velocity under guidance; both predictions come from one call, and without guidance there is one."""
+    if guidance == 1:
+        return model(x, now.repeat(len(x)), labels)
+    both = torch.cat([labels, torch.full_like(labels, NO_LABEL)])
+    conditional, free = model(torch.cat([x, x]), now.repeat(len(both)), both).chunk(2)
+    return free + guidance * (conditional - free)
 
 
 def _relative_rate(step: int, config: TrainingConfig) -> float:

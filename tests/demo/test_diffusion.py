@@ -89,6 +89,19 @@ def test_guidance_goes_beyond_the_conditional_prediction() -> None:
     torch.testing.assert_close(drawn, torch.full((1, 1, 8, 8), 0.8), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(("guidance", "rows"), [(1.0, 3), (1.5, 6)])
+def test_a_step_is_one_call_and_unguided_ones_are_half_as_wide(guidance: float, rows: int) -> None:
+    calls: list[tuple[int, list[int]]] = []
+    oracle = Oracle([0.5], 0.2)
+
+    def watched(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        calls.append((len(x), y.tolist()))
+        return oracle(x, t, y)
+
+    sample(watched, torch.tensor([0, 1, 2]), SamplingConfig(steps=4, guidance=guidance), seed=0)
+    assert calls == [(rows, [0, 1, 2, NO_LABEL, NO_LABEL, NO_LABEL][:rows])] * 4
+
+
 def test_sampling_depends_on_the_seed_alone() -> None:
     model = DiT(DiTConfig(width=16, depth=1, heads=2)).eval()
     for parameter in model.parameters():

@@ -8,7 +8,8 @@ from graphopt.demo.classifier import ClassifierConfig
 from graphopt.demo.diffusion import TrainingConfig
 from graphopt.demo.digits import Digits, LabelledImages, load_digits
 from graphopt.demo.model import DiTConfig
-from graphopt.demo.pretrained import diffusion_transformer, digit_classifier
+from graphopt.demo.pretrained import diffusion_transformer, diffusion_unet, digit_classifier
+from graphopt.demo.unet import UNetConfig
 
 SIZES = DiTConfig(width=16, depth=1, heads=2)
 TRAINING = TrainingConfig(steps=5, batch_size=8)
@@ -42,6 +43,15 @@ def test_sizes_and_steps_have_their_own_weights(digits: Digits, tmp_path: Path) 
     wider = diffusion_transformer(tmp_path, digits, replace(SIZES, width=24), TRAINING)
     assert not torch.equal(first.out.weight, longer.out.weight)
     assert wider.out.weight.shape == (4, 24)
+
+
+def test_the_unet_is_kept_beside_the_transformer(digits: Digits, tmp_path: Path) -> None:
+    sizes = UNetConfig(widths=(8,), blocks=1, heads=2, groups=4, condition=8)
+    diffusion_transformer(tmp_path, digits, SIZES, TRAINING)
+    first, again = (diffusion_unet(tmp_path, digits, sizes, TRAINING) for _ in range(2))
+    assert sorted(path.name.partition("-")[0] for path in tmp_path.iterdir()) == ["dit", "unet"]
+    assert torch.equal(first.conv_out.weight, again.conv_out.weight)
+    assert float(first.conv_out.weight.detach().abs().max()) > 0
 
 
 def test_the_global_generator_is_left_alone(digits: Digits, tmp_path: Path) -> None:
