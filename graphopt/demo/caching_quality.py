@@ -1,0 +1,212 @@
+"""How good cached sampling is, beside sampling with fewer steps in the same time and from the same noise."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from graphopt.demo.diffusion import SamplingConfig, Velocity, sample
+from graphopt.demo.digits import CLASSES, LabelledImages
+from graphopt.demo.quality import Judge
+from graphopt.demo.report import Figure
+from graphopt.demo.spread import Spread, summarise
+from graphopt.measure import compare_latency
+
+FIGURES = {
+    "accuracy": Figure("right %", "{:.1f}", scale=100.0),
+    "frechet": Figure("Fréchet", "{:.1f}", lower_is_better=True),
+    "error": Figure("error %", "{:.2f}", scale=100.0, lower_is_better=True),
+}
+"""What is compared, by the names in `Quality`."""
+
+
+class Denoiser(Protocol):
+    """What samples: called once a step in order, with a state that `reset` clears before each generation."""
+
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor, /) -> Tensor:
+        """Predict the velocity at the next step; shapes as those of the demo's diffusion models."""
+
+    def reset(self) -> object:
+        """Forget all that earlier steps left."""
+
+
+class Uncached:
+    """A model as a denoiser: every step is computed.
+
+    Args:
+        model: Called as ``model(x_t, t, y)``.
+    """
+
+    def __init__(self, model: Velocity) -> None:
+        self._model = model
+
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor, /) -> Tensor:
+        """Call the model."""
+        return self._model(x, t, y)
+
+    def reset(self) -> None:
+        """Do nothing: there is no state."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """What one draw was worth.
+
+    Attributes:
+        accuracy: Share of the samples that the judge takes for the digit they should show, from 0 to 1.
+        frechet: Fréchet distance of the samples to held-out digits.
+        error: ‖samples - wanted‖ / ‖wanted‖, where those wanted are of the full run from the same noise.
+        seconds_per_image: Seconds of the generation over the number of samples.
+    """
+
+    accuracy: float
+    frechet: float
+    error: float
+    seconds_per_image: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One way to sample, over all seeds.
+
+    Attributes:
+        name: What it is.
+        steps: Denoising steps.
+        relative_time: Seconds of a generation over those of the full run.
+        quality: The figures of `Quality` by name.
+    """
+
+    name: str
+    steps: int
+    relative_time: float
+    quality: Mapping[str, Spread]
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A cached sampler and what takes as long without a cache.
+
+    Attributes:
+        cached: The cached sampler.
+        baseline: The full model with the number of steps that comes closest in time.
+    """
+
+    cached: Entry
+    baseline: Entry
+
+
+class QualityHarness:
+    """Measures samplers of one model against its full run.
+
+    Args:
+        model: The full model.
+        judge: Scores the samples.
+        sampling: Count, guidance, seeds, and the steps of the full run.
+        timed_count: Images in the generations that are timed.
+        rounds: How often a generation is timed.
+    """
+
+    def __init__(
+        self, model: Velocity, judge: Judge, sampling: SamplingConfig, timed_count: int = 40, rounds: int = 5
+    ) -> None:
+        self._full = Uncached(model)
+        self._judge = judge
+        self._sampling = sampling
+        self._timed_count = timed_count
+        self._rounds = rounds
+        self._wanted: dict[int, Tensor] = {}
+        self._fewer: dict[int, Entry] = {}
+
+    def evaluate(self, denoiser: Denoiser, steps: int, seed: int) -> Quality:
+        """Draw once and score.
+
+        Args:
+            denoiser: What samples.
+            steps: Denoising steps.
+            seed: Seeds the noise that is started from.
+        """
+        labels = _labels(self._sampling.count)
+        start = time.perf_counter()
+        drawn = self._draw(denoiser, steps, seed)
+        seconds = time.perf_counter() - start
+        wanted = self._full_run(seed)
+        error = float((drawn - wanted).norm() / wanted.norm())
+        score = self._judge.score(LabelledImages(drawn, labels))
+        return Quality(**score, error=error, seconds_per_image=seconds / len(labels))
+
+    def uncached(self, steps: int) -> Entry:
+        """Score the full model with a number of steps; each number is drawn once, however often it is asked for.
+
+        Args:
+            steps: Denoising steps; its time counts as proportional to them.
+        """
+        if steps not in self._fewer:
+            whole = self._sampling.steps
+            name = "full" if steps == whole else "fewer steps"
+            self._fewer[steps] = self._entry(name, self._full, steps, steps / whole)
+        return self._fewer[steps]
+
+    def contest(self, name: str, denoiser: Denoiser) -> Contest:
+        """Score a cached sampler, and the full model with as many steps as fit into its time, rounded to the nearest.
+
+        Args:
+            name: What the cached sampler is called.
+            denoiser: It takes as many steps as the full run.
+        """
+        share = self.relative_time(denoiser)
+        whole = self._sampling.steps
+        cached = self._entry(name, denoiser, whole, share)
+        return Contest(cached, self.uncached(max(1, round(share * whole))))
+
+    def relative_time(self, denoiser: Denoiser) -> float:
+        """Return the seconds of a cached generation over those of a full one: the median over interleaved rounds.
+
+        Args:
+            denoiser: The cached sampler.
+        """
+        calls = {"full": self._timed(self._full), "cached": self._timed(denoiser)}
+        return compare_latency(calls, warm_up=1, repeats=self._rounds).ratios["cached"]
+
+    def _timed(self, denoiser: Denoiser) -> Callable[[], object]:
+        sampling = self._sampling
+        return lambda: self._draw(denoiser, sampling.steps, sampling.seeds[0], self._timed_count)
+
+    def _entry(self, name: str, denoiser: Denoiser, steps: int, relative_time: float) -> Entry:
+        scores = [asdict(self.evaluate(denoiser, steps, seed)) for seed in self._sampling.seeds]
+        return Entry(name=name, steps=steps, relative_time=relative_time, quality=summarise(scores))
+
+    def _full_run(self, seed: int) -> Tensor:
+        if seed not in self._wanted:
+            self._wanted[seed] = self._draw(self._full, self._sampling.steps, seed)
+        return self._wanted[seed]
+
+    def _draw(self, denoiser: Denoiser, steps: int, seed: int, count: int | None = None) -> Tensor:
+        denoiser.reset()
+        labels = _labels(count or self._sampling.count)
+        return sample(denoiser, labels, replace(self._sampling, steps=steps), seed)
+
+
+def trajectory(model: Velocity, sampling: SamplingConfig, count: int, seed: int) -> tuple[tuple[Tensor, ...], ...]:
+    """Return what a model is called with at every step of a full run: what a cache is calibrated on.
+
+    Args:
+        model: Called as ``model(x_t, t, y)``.
+        sampling: Steps and guidance.
+        count: Images that are drawn; under guidance a call has twice as many rows.
+        seed: Seeds the noise; take one that no quality is judged with.
+    """
+    calls: list[tuple[Tensor, ...]] = []
+
+    def watched(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        calls.append((x.clone(), t.clone(), y.clone()))
+        return model(x, t, y)
+
+    sample(watched, _labels(count), sampling, seed)
+    return tuple(calls)
+
+
+def _labels(count: int) -> Tensor:
+    return torch.arange(count) % CLASSES
