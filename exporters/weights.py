@@ -22,7 +22,7 @@ from graphopt.pass_manager.base import PassReport
 from graphopt.pass_manager.result import Report, Result
 from graphopt.plan import Plan, PlanSource
 from graphopt.program import Program
-from graphopt.rewrite.replay import replay
+from graphopt.rewrite.replay import replay, replay_programs
 from graphopt.tracing import capture
 from graphopt.wiring import fingerprint
 
@@ -87,7 +87,8 @@ def load(path: str | Path, model: nn.Module) -> Result:
     inputs = ExampleInputs(*read_inputs(folder)).map_tensors(lambda tensor: tensor.to(device))
     program = replay(plan, _captured(model, inputs, plan))
     program = _with_tensors(program, read_tensors(folder / WEIGHTS), folder / WEIGHTS)
-    return Result(program=program, programs={"main": program}, plan=plan, report=report)
+    programs = replay_programs(plan, program)
+    return Result(program=program, programs=programs, plan=plan, schedule=plan.schedule, report=report)
 
 
 def _captured(model: nn.Module, inputs: ExampleInputs, plan: Plan) -> Program:

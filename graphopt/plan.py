@@ -16,6 +16,7 @@ from graphopt.dependency.graph import DependencyGraph, Member
 from graphopt.dependency.placement import Placement
 from graphopt.errors import PlanError
 from graphopt.program import Program
+from graphopt.schedule import Schedule
 from graphopt.version import __version__
 
 PLAN_VERSION = 1
@@ -104,6 +105,8 @@ class Plan:
         axes: what is kept of each axis, by axis id; axes left out stay whole.
         tied: names that share one tensor, each with the name that the axes use.
         regroup: whether groups of a GroupNorm that straddle a concatenation were allowed to change their members.
+        schedule: where the program is cut, the programs that come of it, and which runs at which step; None where
+            nothing is cached.
     """
 
     source: PlanSource
@@ -111,6 +114,7 @@ class Plan:
     axes: Mapping[str, AxisChoice] = field(default_factory=dict)
     tied: Mapping[str, str] = field(default_factory=dict)
     regroup: bool = False
+    schedule: Schedule | None = None
 
     @property
     def kept(self) -> dict[str, tuple[int, ...]]:
@@ -179,8 +183,7 @@ class Plan:
             "tied": dict(self.tied),
             "regroup": self.regroup,
             "bypassed": [],
-            "cuts": [],
-            "schedule": [],
+            **_schedule_to_dict(self.schedule),
             "stages": [],
         }
 
@@ -218,6 +221,7 @@ class Plan:
             {name: _axis_from_dict(name, axis) for name, axis in data["axes"].items()},
             {str(alias): str(name) for alias, name in data["tied"].items()},
             bool(data["regroup"]),
+            _schedule_from_dict(data),
         )
 
     @classmethod
@@ -258,6 +262,20 @@ def make_plan(graph: DependencyGraph, kept: Mapping[str, tuple[int, ...]], passe
 def _member(member: Member, program: Program) -> AxisMember:
     length = int(program.parameters[member.tensor].shape[member.dim])
     return AxisMember(member.tensor, member.dim, length, member.placement)
+
+
+def _schedule_to_dict(schedule: Schedule | None) -> dict[str, Any]:
+    """The cuts by slot, and what is done with them at which step."""
+    if schedule is None:
+        return {"cuts": {}, "schedule": None}
+    data = schedule.to_dict()
+    return {"cuts": data.pop("slots"), "schedule": data}
+
+
+def _schedule_from_dict(data: Mapping[str, Any]) -> Schedule | None:
+    if data["schedule"] is None:
+        return None
+    return Schedule.from_dict({**data["schedule"], "slots": data["cuts"]})
 
 
 def _axis_to_dict(axis: AxisChoice) -> dict[str, Any]:

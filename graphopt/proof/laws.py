@@ -7,16 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
-from torch import Tensor
-from torch.utils import _pytree as pytree
-
-from graphopt.aliasing import written_attributes
 from graphopt.dependency.graph import DependencyGraph
 from graphopt.errors import GraphoptError, VerificationError
 from graphopt.example_inputs import ExampleInputs
 from graphopt.plan import Plan
 from graphopt.program import Program, require_program
+from graphopt.proof.caching import check_programs
+from graphopt.proof.check import Check, equal, inputs_of, outputs_of
 from graphopt.proof.comparison import TOLERANCE, Comparison, compare
 from graphopt.proof.randomise import random_parameters
 from graphopt.rewrite.ancestry import origin_of
@@ -36,21 +33,6 @@ class Rewritten(Protocol):
     @property
     def plan(self) -> Plan | None:
         """The plan."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One law, checked.
-
-    Attributes:
-        law: name of the law.
-        error: the largest deviation found; zero means bit-equal.
-        detail: what was compared.
-    """
-
-    law: str
-    error: float
-    detail: str
 
 
 @dataclass(frozen=True)
@@ -89,8 +71,10 @@ def verify(
     if not hasattr(result, "plan"):
         raise GraphoptError(f"found a {type(result).__name__}, wanted a Result; call verify(program, result)")
     rewritten, plan = result.program, result.plan
-    if plan is None or not plan.axes:
-        return VerificationReport((_identity(program, rewritten),))
+    programs: Mapping[str, Program] = getattr(result, "programs", {})
+    cached = check_programs(rewritten, plan.schedule, programs) if plan is not None and plan.schedule else ()
+    if plan is None or not plan.axes or rewritten is program:
+        return VerificationReport((_identity(program, rewritten), *cached))
     origin = origin_of(program)
     graph = DependencyGraph(origin, regroup=plan.regroup)
     checks = [] if trained else [_weights(graph, rewritten, plan)]
@@ -101,12 +85,12 @@ def verify(
         for name, kept in plan.kept.items():
             sliced = slice_axes(graph, {name: kept})
             checks.append(_mask_equals_slice(graph, sliced, {name: kept}, seed, f"axis {name} alone"))
-    return VerificationReport(tuple(checks))
+    return VerificationReport((*checks, *cached))
 
 
 def _identity(program: Program, rewritten: Program) -> Check:
-    before, after = _outputs(program, _inputs(program)), _outputs(rewritten, _inputs(program))
-    if len(before) != len(after) or not all(map(_equal, before, after)):
+    before, after = outputs_of(program, inputs_of(program)), outputs_of(rewritten, inputs_of(program))
+    if len(before) != len(after) or not all(map(equal, before, after)):
         raise VerificationError(
             "identity: the outputs changed, and there is no plan that says why; a pass that changes more than sizes "
             "returns a plan, or is run with PassContext(verify=False)"
@@ -120,7 +104,7 @@ def _weights(graph: DependencyGraph, rewritten: Program, plan: Plan) -> Check:
     for name, tensor in graph.tensors.items():
         wanted = slice_tensor(tensor, graph.dims(name), masks)
         found = rewritten.parameters.get(name)
-        if found is None or found.shape != wanted.shape or not _equal(found, wanted):
+        if found is None or found.shape != wanted.shape or not equal(found, wanted):
             shape = "missing" if found is None else list(found.shape)
             raise VerificationError(
                 f"weights: {name} is {shape} and not the kept part {list(wanted.shape)} of the original; if the result "
@@ -129,16 +113,10 @@ def _weights(graph: DependencyGraph, rewritten: Program, plan: Plan) -> Check:
     return Check("weights", 0.0, f"{len(graph.tensors)} tensors are the kept parts of the original's")
 
 
-def _equal(first: Tensor, second: Tensor) -> bool:
-    return first.shape == second.shape and torch.equal(
-        torch.nan_to_num(first.detach()), torch.nan_to_num(second.detach())
-    )
-
-
 def _mask_equals_slice(
     graph: DependencyGraph, rewritten: Program, kept: Mapping[str, tuple[int, ...]], seed: int, detail: str
 ) -> Check:
-    inputs = _inputs(graph.program)
+    inputs = inputs_of(graph.program)
     found: list[Comparison] = []
     for attempt in range(ATTEMPTS + 1):
         values = graph.tensors
@@ -176,8 +154,8 @@ def _shapes(origin: Program, rewritten: Program) -> Check:
     if origin.dynamic_batch and size is not None:
         sizes.append(inputs.widened(size))
     for chosen in sizes:
-        before = [tuple(out.shape) for out in _outputs(origin, chosen)]
-        after = [tuple(out.shape) for out in _outputs(rewritten, chosen)]
+        before = [tuple(out.shape) for out in outputs_of(origin, chosen)]
+        after = [tuple(out.shape) for out in outputs_of(rewritten, chosen)]
         if before != after:
             raise VerificationError(f"shapes: the original gives {before}, the rewritten program {after}")
     return Check("shapes", 0.0, f"output shapes equal at {len(sizes)} batch sizes")
@@ -191,24 +169,9 @@ def _replay(origin: Program, rewritten: Program, plan: Plan, *, trained: bool) -
     if mine != theirs:
         raise VerificationError("replay: the plan gives tensors of other shapes than the result's")
     if not trained:
-        for one, other in zip(_outputs(rewritten, _inputs(origin)), _outputs(again, _inputs(origin)), strict=True):
-            if not _equal(one, other):
+        for one, other in zip(
+            outputs_of(rewritten, inputs_of(origin)), outputs_of(again, inputs_of(origin)), strict=True
+        ):
+            if not equal(one, other):
                 raise VerificationError("replay: the plan gives other outputs than the result")
     return Check("replay", 0.0, "plan to JSON and back, replayed on the original")
-
-
-def _inputs(program: Program) -> ExampleInputs:
-    return ExampleInputs(program.args, program.kwargs)
-
-
-def _outputs(program: Program, inputs: ExampleInputs) -> list[Tensor]:
-    args, kwargs = pytree.tree_map_only(Tensor, torch.clone, (inputs.args, dict(inputs.kwargs)))
-    state = {name: program.parameters[name] for name in written_attributes(program.graph_module)}
-    before = {name: tensor.detach().clone() for name, tensor in state.items()}
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        outputs = program(*args, **kwargs)
-        outputs = pytree.tree_map_only(Tensor, torch.clone, outputs) if state else outputs
-        for name, tensor in state.items():
-            tensor.copy_(before[name])
-    return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]

@@ -12,8 +12,10 @@ from graphopt.copying import copy_graph
 from graphopt.dependency.analysis import TensorKey, tensor_key
 from graphopt.dependency.graph import DependencyGraph
 from graphopt.dependency.placement import Masks
+from graphopt.plan import Plan, PlanSource, make_plan
 from graphopt.program import Program
 from graphopt.rewrite.slicing import slice_tensor
+from graphopt.schedule import Schedule
 
 
 def origin_of(program: Program) -> Program:
@@ -43,6 +45,21 @@ def origin_of(program: Program) -> Program:
         if isinstance(attribute.value, Tensor) and tensor_key(attribute.value) in made:
             duplicate.attributes[name] = Attribute(made[tensor_key(attribute.value)], attribute.persistent)
     return replace(lineage.origin, graph_module=duplicate.assemble())
+
+
+def plan_of(program: Program, spec: str, schedule: Schedule | None = None) -> Plan:
+    """The plan of what was done to a program so far, in indices of the captured one.
+
+    Args:
+        program: captured, or rewritten.
+        spec: text of the pass that goes on from there.
+        schedule: what that pass decided about steps.
+    """
+    lineage = program.lineage
+    if lineage is None:
+        return Plan(PlanSource.of(program), (spec,), schedule=schedule)
+    graph = DependencyGraph(lineage.origin, regroup=lineage.regroup)
+    return replace(make_plan(graph, lineage.kept, (spec,)), schedule=schedule)
 
 
 def _same(now: Tensor, kept: Tensor) -> bool:

@@ -7,6 +7,7 @@ from graphopt.errors import PlanError
 from graphopt.plan import Plan, PlanSource
 from graphopt.program import Program
 from graphopt.rewrite.slicing import slice_axes
+from graphopt.rewrite.stepping import step_programs
 
 
 def replay(plan: Plan, program: Program) -> Program:
@@ -33,3 +34,21 @@ def replay(plan: Plan, program: Program) -> Program:
                 f"finds {sizes.get(name, 'no such axis')}; make the plan again"
             )
     return slice_axes(graph, plan.kept)
+
+
+def replay_programs(plan: Plan, program: Program) -> dict[str, Program]:
+    """Make the programs of a plan's schedule.
+
+    Args:
+        plan: the plan.
+        program: what `replay` returned for it.
+
+    Returns:
+        The programs by id; only the given one, as ``main``, where the plan has no schedule.
+
+    Raises:
+        PlanError: a cut does not fit the program.
+    """
+    if plan.schedule is None:
+        return {"main": program}
+    return step_programs(program, plan.schedule, allow_dead=("*",))

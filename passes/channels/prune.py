@@ -17,8 +17,8 @@ from graphopt.dependency.kinds import BY_MARK
 from graphopt.dependency.terms import leaves
 from graphopt.errors import BudgetError, PreconditionError, SpecError
 from graphopt.pass_manager import Pass, PassContext, PassReport, PassResult
+from graphopt.pass_manager.figures import figures
 from graphopt.pass_manager.suggestions import nearest
-from graphopt.passes.channels.figures import figures
 from graphopt.passes.channels.history import Ancestor
 from graphopt.passes.channels.pricing import Measure, Pricing
 from graphopt.passes.channels.selection import Limits, Selection, select_axes

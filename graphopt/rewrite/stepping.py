@@ -1,0 +1,186 @@
+"""The programs of a schedule, made from one program."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, fx
+
+from graphopt.cuts import Cut
+from graphopt.errors import PlanError
+from graphopt.program import Program
+from graphopt.rewrite.cutting import lost_inputs, step_program
+from graphopt.schedule import ELAPSED, UPDATES, Listed, Schedule, Slot, StepProgram, Threshold
+from graphopt.values import value_of
+
+FULL, CACHED, REFRESH = "full", "cached", "refresh"
+PROBE, TAIL_FULL, TAIL_CACHED = "probe", "tail-full", "tail-cached"
+
+
+def step_programs(program: Program, schedule: Schedule, *, allow_dead: Collection[str] = ()) -> dict[str, Program]:
+    """Make all programs of a schedule; they share the given program's weights.
+
+    The example inputs of a program that reads slots are what the programs before it fill on the example inputs.
+
+    Args:
+        program: the program to cut.
+        schedule: slots and programs.
+        allow_dead: patterns of inputs that may lose all their readers in a program that reads slots.
+
+    Raises:
+        PlanError: a cut does not fit the program, or an input is lost that `allow_dead` does not name.
+    """
+    known: dict[str, Tensor] = {}
+    made: dict[str, Program] = {}
+    for name in schedule.programs:
+        made[name] = step_program(program, schedule, name, known)
+        if len(made) < len(schedule.programs):
+            known |= _filled(schedule, made[name])
+    _require_inputs(program, schedule, made, allow_dead)
+    return made
+
+
+def full_and_cached(slots: Mapping[str, Slot]) -> dict[str, StepProgram]:
+    """The programs of a schedule in which a step reads every slot or none."""
+    names = tuple(slots)
+    programs = {FULL: StepProgram(writes=names)}
+    if any(slot.order for slot in slots.values()):
+        programs[REFRESH] = StepProgram(renews=names)
+    return programs | {CACHED: StepProgram(reads=names)}
+
+
+def masked_programs(
+    slots: Mapping[str, Slot], masks: Iterable[tuple[frozenset[str], frozenset[str]]]
+) -> dict[str, StepProgram]:
+    """The programs of a schedule in which every step reads slots of its own, each kind of step once.
+
+    Args:
+        slots: all slots.
+        masks: which slots are read and which filled, one entry for each step that reads some.
+    """
+    unique = [mask for mask in dict.fromkeys(masks) if mask[0]]
+    programs = {FULL: StepProgram(writes=tuple(slots))}
+    for number, (reads, writes) in enumerate(unique):
+        name = CACHED if len(unique) == 1 else f"{CACHED}-{number}"
+        ordered = [tuple(slot for slot in slots if slot in chosen) for chosen in (reads, writes)]
+        programs[name] = StepProgram(reads=ordered[0], writes=ordered[1])
+    return programs
+
+
+def table_schedule(slots: Mapping[str, Slot], rows: Sequence[frozenset[str]]) -> Schedule:
+    """The schedule of a table of steps and slots.
+
+    A step fills the slots that a later step reads before another fills them; what only other slots would need is not
+    computed.
+
+    Args:
+        slots: all slots.
+        rows: the slots that each step reads.
+    """
+    masks = []
+    wanted: frozenset[str] = frozenset()
+    for reads in reversed(rows):
+        masks.append((reads, wanted - reads))
+        wanted = reads  # what the step computes need not come from before it
+    masks.reverse()
+    programs = masked_programs(slots, masks)
+    names = {(frozenset(one.reads), frozenset(one.writes)): name for name, one in programs.items() if one.reads}
+    return Schedule(slots, programs, Listed(tuple(names[mask] if mask[0] else FULL for mask in masks)))
+
+
+def probing_schedule(program: Program, cuts: Sequence[Cut], probe: Cut, policy: Threshold) -> Schedule:
+    """The schedule of a probe that decides at run time whether the tail behind it is computed or read.
+
+    The probe computes everything up to the bases of the cuts and hands on what the tails need of it, so that nothing
+    is computed twice.
+
+    Args:
+        program: the program to cut.
+        cuts: residual cuts, all from where the probe ends.
+        probe: residual cut over the part that the probe watches.
+        policy: when the cached tail follows.
+
+    Raises:
+        PlanError: a cut is no residual cut, or names a value that the program does not have.
+    """
+    nodes = {node.name: node for node in program.graph_module.graph.nodes}
+    strangers = [name for cut in (*cuts, probe) for name in (cut.base, cut.value) if name not in nodes]
+    if strangers:
+        raise PlanError(f"a probe needs residual cuts between values of the program, found {strangers[0]}")
+    ends = [nodes[str(cut.base)] for cut in cuts] + [nodes[probe.value]]
+    head = _upstream(ends, {}, frozenset())
+    carried = [node for node in head if _is_carried(node, head)]
+    output = program.graph_module.graph.output_node()
+    jumps = {nodes[cut.value]: nodes[str(cut.base)] for cut in cuts}
+    reached = [_upstream([output], found, frozenset(carried)) for found in ({}, jumps)]
+    slots = {f"cache_{number}": Slot(cut) for number, cut in enumerate(cuts)}
+    carries = {f"carry_{number}": node for number, node in enumerate(node for node in carried if node in reached[0])}
+    cached = tuple(name for name, node in carries.items() if node in reached[1])
+    watched = {"probe_0": Slot(probe)}
+    programs = {
+        FULL: StepProgram(writes=(*slots, *watched)),
+        PROBE: StepProgram(writes=(*watched, *carries), measures=tuple(watched), returns=False),
+        TAIL_FULL: StepProgram(reads=tuple(carries), writes=tuple(slots)),
+        TAIL_CACHED: StepProgram(reads=(*cached, *slots)),
+    }
+    handed = {name: Slot(Cut(node.name)) for name, node in carries.items()}
+    return Schedule({**slots, **watched, **handed}, programs, policy)
+
+
+def _upstream(
+    ends: Iterable[fx.Node], jumps: Mapping[fx.Node, fx.Node], stops: frozenset[fx.Node]
+) -> dict[fx.Node, None]:
+    """Nodes that some nodes are computed from, in no order; a jump goes on at another node, a stop ends a path."""
+    found: dict[fx.Node, None] = {}
+    stack = list(ends)
+    while stack:
+        node = stack.pop()
+        if node in found:
+            continue
+        found[node] = None
+        if node in jumps:
+            stack.append(jumps[node])
+        elif node not in stops:
+            stack.extend(node.all_input_nodes)
+    return found
+
+
+def _is_carried(node: fx.Node, head: Mapping[fx.Node, None]) -> bool:
+    """Whether a value of the probe is handed to the tails: a computed tensor that something behind it reads."""
+    if node.op != "call_function" or not isinstance(value_of(node), Tensor):
+        return False
+    return any(user not in head or not _holds_tensors(user) for user in node.users)
+
+
+def _holds_tensors(node: fx.Node) -> bool:
+    return isinstance(value_of(node), Tensor | tuple | list)
+
+
+def _filled(schedule: Schedule, program: Program) -> dict[str, Tensor]:
+    """What a program fills on its example inputs, with stand-ins for what only later steps know."""
+    with torch.no_grad():
+        _, filled = program(*program.args, **program.kwargs)
+    found: dict[str, Tensor] = dict(filled)
+    for name, slot in schedule.slots.items():
+        if name in filled:
+            found.update(dict.fromkeys(slot.tensors(name), filled[name]))
+    one = torch.ones((), dtype=torch.float32)
+    return found | {ELAPSED: one, UPDATES: one}
+
+
+def _require_inputs(
+    program: Program, schedule: Schedule, made: Mapping[str, Program], allow_dead: Collection[str]
+) -> None:
+    """Refuse a step in which an input of the model is not looked at, unless that was allowed."""
+    probed = set(lost_inputs(program, made[PROBE])) if PROBE in made else None
+    for name, step in schedule.programs.items():
+        lost = [] if not step.returns else list(lost_inputs(program, made[name]))
+        lost = lost if probed is None else [item for item in lost if item in probed]
+        lost = [item for item in lost if not any(fnmatch.fnmatchcase(item, pattern) for pattern in allow_dead)]
+        if lost:
+            raise PlanError(
+                f"the input {lost[0]} is not read in {name} steps: all that reads it lies where the cache is, so what "
+                f"it says at such a step is ignored; cut elsewhere, or accept it with allow_dead=[{','.join(lost)}]"
+            )

@@ -1,0 +1,149 @@
+"""insert-cache: cut a program anywhere and reuse what is there by any schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+from graphopt.cuts import Cut
+from graphopt.errors import SpecError
+from graphopt.pass_manager import Pass, PassContext, PassResult
+from graphopt.passes.caching.insertion import insert
+from graphopt.passes.caching.places import find_cuts
+from graphopt.passes.caching.timing import read_schedule
+from graphopt.program import Program
+from graphopt.rewrite.stepping import FULL, full_and_cached, probing_schedule, table_schedule
+from graphopt.schedule import Listed, Schedule, Slot, Threshold
+
+
+@dataclass(frozen=True, kw_only=True)
+class InsertCache(Pass):
+    """Keep values of one step and read them at later ones.
+
+    Attributes:
+        cuts: what is kept: values by the name of their node, residuals ``base:value``, or patterns of regions by id or
+            module.
+        kind: how regions are cut: their value, or what they add to what enters them.
+        schedule: which steps are full: ``uniform:N``, a list of steps, ``quadratic:CENTER:POWER`` or
+            ``power:CENTER:POWER``.
+        interval: mean distance of full steps where they are spaced unevenly.
+        steps: number of steps; unevenly spaced schedules need it.
+        table: one text a step with one digit a cut: 1 reads the cut, 0 computes it. It stands instead of a schedule.
+        threshold: relative L1 distance of the probe up to which the cuts are read. It stands instead of a schedule.
+        probe: residual ``base:value`` that the probe watches; it ends where the cuts begin.
+        warm_up: number of first steps that are all full.
+        max_consecutive: cached steps in a row at most, with a threshold.
+        max_cached: cached steps of a generation at most, with a threshold.
+        last_full: whether the last step is full, where the session is told their number.
+        predictor: what is read: the value as it was kept (``reuse``), or extrapolated from the last two (``linear``)
+            or more (``taylor:K``).
+        allow_dead: patterns of inputs that a cached step may ignore.
+        sample: name of the input that changes from step to step; the first tensor by default.
+
+    References:
+        Ma et al., DeepCache, CVPR 2024, arXiv 2312.00858; Ma et al., Learning-to-Cache, NeurIPS 2024,
+        arXiv 2406.01733; Zhu et al., DiP-GO, NeurIPS 2024, arXiv 2410.16942; Liu et al., TaylorSeer,
+        arXiv 2503.06923.
+    """
+
+    name: ClassVar[str] = "insert-cache"
+    references: ClassVar[tuple[str, ...]] = (
+        "arXiv:2312.00858",
+        "arXiv:2406.01733",
+        "arXiv:2410.16942",
+        "arXiv:2503.06923",
+    )
+
+    cuts: tuple[str, ...]
+    kind: Literal["value", "residual"] = "value"
+    schedule: str | tuple[int, ...] | None = None
+    interval: int = 2
+    steps: int | None = None
+    table: tuple[str, ...] | None = None
+    threshold: float | None = None
+    probe: str | None = None
+    warm_up: int = 0
+    max_consecutive: int | None = None
+    max_cached: int | None = None
+    last_full: bool = False
+    predictor: str = "reuse"
+    allow_dead: tuple[str, ...] = ()
+    sample: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = [name for name in ("schedule", "table", "threshold") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise SpecError(
+                f"{self.name}: found {' and '.join(given) or 'no schedule'}, wanted exactly one of schedule, table or "
+                "threshold, such as insert-cache{cuts=[skip.0],schedule=uniform:3}",
+                option=given[1] if given else None,
+            )
+        self.check_option("cuts", holds=bool(self.cuts), wanted="at least one value or region")
+        self.check_option("warm_up", holds=self.warm_up >= 0, wanted="a number of steps from 0 up")
+        self.check_option("interval", holds=self.interval >= 1, wanted="a number of steps from 1 up")
+        limit = "a distance above 0"
+        self.check_option("threshold", holds=self.threshold is None or self.threshold > 0, wanted=limit)
+        self.check_option(
+            "probe", holds=(self.probe is None) == (self.threshold is None), wanted="one with a threshold"
+        )
+        rows = self.table or ()
+        readable = all(set(row) <= {"0", "1"} and len(row) == len(rows[0]) for row in rows)
+        self.check_option("table", holds=readable, wanted="rows of as many digits 0 or 1 as there are cuts")
+        predictor_order(self.predictor)
+        if self.schedule is not None:
+            read_schedule(self.schedule, self.steps, self.interval)
+
+    def run(self, program: Program, context: PassContext) -> PassResult:
+        """Cut the program; see the class for the options."""
+        cuts = find_cuts(program, self.cuts, self.kind, self.sample)
+        return insert(self, program, self._schedule(program, cuts), allow_dead=self.allow_dead)
+
+    def _schedule(self, program: Program, cuts: Sequence[Cut]) -> Schedule:
+        if self.threshold is not None and self.probe is not None:
+            policy = Threshold(self.threshold, self.warm_up, self.max_consecutive, self.max_cached)
+            made = probing_schedule(program, cuts, Cut.parse(self.probe), policy)
+            return replace(made, last_full=self.last_full)
+        slots = {f"cache_{number}": Slot(cut, predictor_order(self.predictor)) for number, cut in enumerate(cuts)}
+        if self.table is not None:
+            return replace(table_schedule(slots, read_table(slots, self.table)), last_full=self.last_full)
+        policy = read_schedule(self.schedule or "", self.steps, self.interval)
+        if self.warm_up and isinstance(policy, Listed):
+            policy = Listed((*(FULL for _ in policy.programs[: self.warm_up]), *policy.programs[self.warm_up :]))
+        elif self.warm_up:
+            policy = replace(policy, warm_up=self.warm_up)
+        return Schedule(slots, full_and_cached(slots), policy, self.last_full)
+
+
+def read_table(slots: Mapping[str, Slot], table: Sequence[str]) -> list[frozenset[str]]:
+    """The slots that each step reads.
+
+    Args:
+        slots: one for each column.
+        table: one text a step, one digit a slot: 1 reads it, 0 computes it.
+
+    Raises:
+        SpecError: the table has not one column for each slot, or a slot has a predictor.
+    """
+    if any(len(row) != len(slots) for row in table):
+        raise SpecError(f"found rows of {len(table[0])} digits for {len(slots)} cuts, wanted one a cut", option="table")
+    if any(slot.order for slot in slots.values()):
+        raise SpecError("a table reads what was kept, found a predictor; use predictor=reuse", option="predictor")
+    return [frozenset(slot for slot, digit in zip(slots, row, strict=True) if digit == "1") for row in table]
+
+
+def predictor_order(text: str) -> int:
+    """Order of a predictor: 0 for ``reuse``, 1 for ``linear``, K for ``taylor:K``.
+
+    Raises:
+        SpecError: it is none of these.
+    """
+    form, _, number = text.partition(":")
+    if not number and form in ("reuse", "linear"):
+        return int(form == "linear")
+    if form == "taylor" and number.isdecimal() and 1 <= int(number) <= 4:
+        return int(number)
+    raise SpecError(
+        f"found the predictor {text!r}, wanted reuse, linear or taylor:K with K from 1 to 4", option="predictor"
+    )

@@ -1,0 +1,1 @@
+"""Passes that leave out whole branches and blocks."""
