@@ -1,8 +1,8 @@
 """How good cached sampling is, beside sampling with fewer steps in the same time and from the same noise."""
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -12,7 +12,6 @@ from graphopt.demo.diffusion import SamplingConfig, Velocity, sample
 from graphopt.demo.digits import CLASSES, LabelledImages
 from graphopt.demo.quality import Judge
 from graphopt.demo.report import Figure
-from graphopt.demo.spread import Spread, summarise
 from graphopt.measure import compare_latency
 
 FIGURES = {
@@ -76,13 +75,21 @@ class Entry:
         name: What it is.
         steps: Denoising steps.
         relative_time: Seconds of a generation over those of the full run.
-        quality: The figures of `Quality` by name.
+        draws: What it was worth under each seed.
     """
 
     name: str
     steps: int
     relative_time: float
-    quality: Mapping[str, Spread]
+    draws: tuple[Quality, ...]
+
+    def values(self, name: str) -> list[float]:
+        """Return a figure of `Quality` under each seed.
+
+        Args:
+            name: Name of the figure.
+        """
+        return [getattr(draw, name) for draw in self.draws]
 
 
 @dataclass(frozen=True)
@@ -175,8 +182,8 @@ class QualityHarness:
         return lambda: self._draw(denoiser, sampling.steps, sampling.seeds[0], self._timed_count)
 
     def _entry(self, name: str, denoiser: Denoiser, steps: int, relative_time: float) -> Entry:
-        scores = [asdict(self.evaluate(denoiser, steps, seed)) for seed in self._sampling.seeds]
-        return Entry(name=name, steps=steps, relative_time=relative_time, quality=summarise(scores))
+        draws = tuple(self.evaluate(denoiser, steps, seed) for seed in self._sampling.seeds)
+        return Entry(name=name, steps=steps, relative_time=relative_time, draws=draws)
 
     def _full_run(self, seed: int) -> Tensor:
         if seed not in self._wanted:

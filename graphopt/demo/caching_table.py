@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from graphopt.demo.caching_quality import FIGURES, Contest, Entry
-from graphopt.demo.report import verdicts
+from graphopt.demo.spread import Spread, compare_paired
 
 _WORDS = {"better": "win", "worse": "loss", "no clear difference": "even"}
 
@@ -29,13 +29,16 @@ def quality_table(uncached: Iterable[Entry], contests: Iterable[Contest]) -> str
 def outcome(contest: Contest) -> dict[str, str]:
     """Return ``win``, ``loss`` or ``even`` of the cached sampler by title of the figure.
 
-    It is even where the means are no further apart than the sum of the deviations over the seeds.
+    Both start from the same noise at every seed, so that they are compared seed by seed.
 
     Args:
         contest: The cached sampler and its baseline.
     """
-    found = verdicts(contest.cached.quality, contest.baseline.quality, FIGURES)
-    return {title: _WORDS[verdict] for title, verdict in found.items()}
+    found = {}
+    for name, figure in FIGURES.items():
+        values = contest.cached.values(name), contest.baseline.values(name)
+        found[figure.title] = _WORDS[compare_paired(*values, lower_is_better=figure.lower_is_better)]
+    return found
 
 
 def tally(contests: Sequence[Contest]) -> str:
@@ -56,7 +59,7 @@ def _counted(title: str, outcomes: Iterable[Mapping[str, str]]) -> str:
 def _cells(entry: Entry, name: str, said: str = "") -> Iterator[str]:
     yield from (name, str(entry.steps), f"{entry.relative_time:.2f}")
     for key, figure in FIGURES.items():
-        yield figure.show(entry.quality[key])
+        yield figure.show(Spread.of(entry.values(key)))
     yield said
 
 

@@ -44,3 +44,23 @@ def compare(first: Spread, second: Spread, *, lower_is_better: bool) -> str:
     if abs(gain) <= (first.deviation or 0.0) + (second.deviation or 0.0):
         return "no clear difference"
     return "better" if gain > 0 else "worse"
+
+
+def compare_paired(first: Sequence[float], second: Sequence[float], *, lower_is_better: bool) -> str:
+    """Say whether the first of two figures is better where both start from the same noise, seed by seed.
+
+    Their difference at each seed is free of what the seed itself does; it is clear where its mean is more than twice
+    its deviation over the seeds.
+
+    Args:
+        first: The figure that may be better, one value a seed.
+        second: What it is compared with, of the same seeds.
+        lower_is_better: Whether smaller means better.
+
+    Returns:
+        ``"better"``, ``"worse"`` or ``"no clear difference"``.
+    """
+    gain = Spread.of(one - other for one, other in zip(first, second, strict=True))
+    if abs(gain.mean) <= 2 * (gain.deviation or 0.0):
+        return "no clear difference"
+    return "better" if (gain.mean < 0) == lower_is_better else "worse"

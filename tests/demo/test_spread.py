@@ -1,6 +1,6 @@
 import pytest
 
-from graphopt.demo.spread import Spread, compare, summarise
+from graphopt.demo.spread import Spread, compare, compare_paired, summarise
 
 
 def test_mean_and_sample_deviation() -> None:
@@ -27,3 +27,25 @@ def test_summary_keeps_the_names() -> None:
 def test_comparison(first: Spread, second: Spread, lower: str, higher: str) -> None:
     assert compare(first, second, lower_is_better=True) == lower
     assert compare(first, second, lower_is_better=False) == higher
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "lower", "higher"),
+    [
+        ([1.0, 11.0, 21.0], [1.5, 11.4, 21.6], "better", "worse"),
+        ([1.5, 11.4, 21.6], [1.0, 11.0, 21.0], "worse", "better"),
+        ([1.0, 1.0, 1.0], [1.0, 2.0, 3.0], "no clear difference", "no clear difference"),
+        ([1.0], [1.001], "better", "worse"),
+        ([1.0, 2.0], [1.0, 2.0], "no clear difference", "no clear difference"),
+    ],
+)
+def test_paired_comparison_is_blind_to_what_the_seeds_share(
+    first: list[float], second: list[float], lower: str, higher: str
+) -> None:
+    assert compare_paired(first, second, lower_is_better=True) == lower
+    assert compare_paired(first, second, lower_is_better=False) == higher
+
+
+def test_paired_figures_are_of_the_same_seeds() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        compare_paired([1.0, 2.0], [1.0], lower_is_better=True)
