@@ -102,13 +102,11 @@ class Periods:
     Attributes:
         periods: number of steps by slot; a slot is filled at step 0 and at multiples of it, and read otherwise.
         window: timesteps ``(low, high)`` between which slots are read, both excluded; None for all.
-        timestep: name of the input that tells the timestep.
     """
 
     kind: ClassVar[str] = "periods"
     periods: Mapping[str, int]
     window: tuple[float, float] | None = None
-    timestep: str | None = None
 
 
 @dataclass(frozen=True)
@@ -145,12 +143,18 @@ class Schedule:
         programs: what each program does, by id. There is always ``full``, which reads nothing.
         policy: which program runs when.
         last_full: whether the last step is full, where the number of steps is known.
+        hoisted: programs that run before a step, in this order, and only where one of these inputs of the model has
+            changed; by id. They fill slots that the programs of every step read.
+        timestep: the input of the model that tells the timestep, by the name of its placeholder; None where no program
+            and no policy asks.
     """
 
     slots: Mapping[str, Slot] = field(default_factory=dict)
     programs: Mapping[str, StepProgram] = field(default_factory=dict)
     policy: Policy = field(default_factory=lambda: Every(1))
     last_full: bool = False
+    hoisted: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    timestep: str | None = None
 
     def inputs(self, program: str) -> tuple[str, ...]:
         """Names of the extra keyword inputs of a program."""
@@ -178,9 +182,13 @@ class Schedule:
             PlanError: there is none.
         """
         for name, step in self.programs.items():
-            if step.returns and frozenset(step.reads) == slots:
+            if step.returns and frozenset(step.reads) - self.hoisted_slots() == slots:
                 return name
         raise PlanError(f"no program of the schedule reads just {sorted(slots)}; insert the cache again")
+
+    def hoisted_slots(self) -> frozenset[str]:
+        """Slots that hoisted programs fill."""
+        return frozenset(slot for name in self.hoisted for slot in self.programs[name].writes)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -190,6 +198,8 @@ class Schedule:
             "programs": {name: _plain(asdict(step)) for name, step in self.programs.items()},
             "policy": _plain(policy),
             "last_full": self.last_full,
+            "hoisted": _plain(self.hoisted),
+            "timestep": self.timestep,
         }
 
     @classmethod
@@ -204,7 +214,8 @@ class Schedule:
             kind = POLICIES[policy.pop("kind")]
             slots = {name: Slot(Cut.from_dict(item["cut"]), int(item["order"])) for name, item in data["slots"].items()}
             programs = {name: StepProgram(**_frozen(item)) for name, item in data["programs"].items()}
-            return cls(slots, programs, kind(**_frozen(policy)), bool(data["last_full"]))
+            hoisted = _frozen(data["hoisted"])
+            return cls(slots, programs, kind(**_frozen(policy)), bool(data["last_full"]), hoisted, data["timestep"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PlanError(f"the schedule is damaged: {type(error).__name__} at {error}; write it again") from error
 

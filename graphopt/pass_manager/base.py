@@ -9,6 +9,7 @@ from graphopt.errors import PreconditionError, SpecError
 from graphopt.pass_manager.options import check_kinds, pass_spec
 from graphopt.plan import Plan
 from graphopt.program import Program
+from graphopt.schedule import Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,7 @@ class PassContext:
         seed: Seed of every random choice.
         fuel: How many rewrites may still be made, or None for any number. Halving it finds a rewrite that goes wrong.
         verify: Whether the laws are checked after each pass.
+        schedule: What an earlier pass of the pipeline decided about steps, set by the pipeline.
     """
 
     calibration: Iterable[Any] | None = None
@@ -29,6 +31,7 @@ class PassContext:
     seed: int = 0
     fuel: int | None = None
     verify: bool = True
+    schedule: Schedule | None = None
 
     def __post_init__(self) -> None:
         if callable(self.calibration):
@@ -127,7 +130,7 @@ class PassResult:
     changed: bool
     report: PassReport
     programs: Mapping[str, Program] = field(default_factory=dict)
-    schedule: Any = None
+    schedule: Schedule | None = None
     fuel_used: int | None = None
 
 

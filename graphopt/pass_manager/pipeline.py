@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import Any
 
 from graphopt.errors import GraphoptError, PassError, PostconditionError, PreconditionError, SpecError
 from graphopt.pass_manager.base import Pass, PassContext, PassReport, PassResult
@@ -12,6 +11,7 @@ from graphopt.pass_manager.reader import read_pipeline
 from graphopt.pass_manager.result import Report, Result
 from graphopt.plan import Plan
 from graphopt.program import Program
+from graphopt.schedule import Schedule
 
 
 class Pipeline:
@@ -62,7 +62,9 @@ class Pipeline:
                 state = state.skip(pass_)
                 continue
             try:
-                result = _run_pass(pass_, state, replace(context, fuel=fuel.left), (fuel, *watching))
+                result = _run_pass(
+                    pass_, state, replace(context, fuel=fuel.left, schedule=state.schedule), (fuel, *watching)
+                )
             except GraphoptError as error:
                 error.add_note(self._place(index))
                 raise
@@ -84,7 +86,7 @@ class _State:
     program: Program
     programs: Mapping[str, Program] = field(default_factory=dict)
     plan: Plan | None = None
-    schedule: Any = None
+    schedule: Schedule | None = None
     reports: tuple[PassReport, ...] = ()
     ran: tuple[str, ...] = ()
 

@@ -10,6 +10,7 @@ from torch import nn
 from graphopt.pass_manager.base import PassReport
 from graphopt.plan import Plan
 from graphopt.program import Program
+from graphopt.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Result:
     program: Program
     programs: Mapping[str, Program]
     plan: Plan | None
-    schedule: Any = None
+    schedule: Schedule | None = None
     report: Report
     writer: ClassVar[Callable[["Result", Path], None]]
     """Writes a result into a folder; set by the exporters, which stand on the floor above."""

@@ -94,6 +94,7 @@ def _load(name: str, path: str) -> type[Pass]:
 
 PASS_TABLE = PassTable(
     [
+        ("hoist-invariants", "graphopt.passes.caching.hoist:HoistInvariants"),
         ("insert-cache", "graphopt.passes.caching.insert:InsertCache"),
         ("prune-channels", "graphopt.passes.channels.prune:PruneChannels"),
     ],

@@ -1,5 +1,6 @@
 """The laws, as code."""
 
-from graphopt.proof.laws import Check, VerificationReport, verify
+from graphopt.proof.check import Check
+from graphopt.proof.laws import VerificationReport, verify
 
 __all__ = ["Check", "VerificationReport", "verify"]

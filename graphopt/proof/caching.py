@@ -33,7 +33,10 @@ def check_programs(program: Program, schedule: Schedule, programs: Mapping[str, 
     if missing:
         raise VerificationError(f"programs: the schedule names {missing[0]}, and the result has no such program")
     whole = outputs_of(program, inputs_of(program))
-    held = _identity(program, programs[FULL], whole)
+    held: dict[str, Tensor] = {}
+    for name in schedule.hoisted:
+        held |= _call(programs[name], schedule, name, held)[1]
+    held |= _identity(programs[FULL], schedule, held, whole)
     if PROBE in programs:
         held |= _call(programs[PROBE], schedule, PROBE, held)[1]
     errors = {}
@@ -48,12 +51,12 @@ def check_programs(program: Program, schedule: Schedule, programs: Mapping[str, 
     )
 
 
-def _identity(program: Program, full: Program, whole: list[Tensor]) -> dict[str, Tensor]:
-    output, filled = run(full, program.args, program.kwargs)
+def _identity(full: Program, schedule: Schedule, held: Mapping[str, Tensor], whole: list[Tensor]) -> dict[str, Tensor]:
+    output, filled = _call(full, schedule, FULL, held)
     found = [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
     if len(found) != len(whole) or not all(map(equal, whole, found)):
         raise VerificationError("identity of full steps: the full program gives other outputs than the program")
-    return dict(filled)
+    return filled
 
 
 def _same_step(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, fx
@@ -17,6 +18,8 @@ from graphopt.values import value_of
 
 FULL, CACHED, REFRESH = "full", "cached", "refresh"
 PROBE, TAIL_FULL, TAIL_CACHED = "probe", "tail-full", "tail-cached"
+HANDED = ("carry_", "fixed_", "timed_")
+"""How names of slots begin that one program fills for others of the same step."""
 
 
 def step_programs(program: Program, schedule: Schedule, *, allow_dead: Collection[str] = ()) -> dict[str, Program]:
@@ -34,12 +37,12 @@ def step_programs(program: Program, schedule: Schedule, *, allow_dead: Collectio
     """
     known: dict[str, Tensor] = {}
     made: dict[str, Program] = {}
-    for name in schedule.programs:
+    for name in (*schedule.hoisted, *(one for one in schedule.programs if one not in schedule.hoisted)):
         made[name] = step_program(program, schedule, name, known)
         if len(made) < len(schedule.programs):
             known |= _filled(schedule, made[name])
     _require_inputs(program, schedule, made, allow_dead)
-    return made
+    return {name: made[name] for name in schedule.programs}
 
 
 def full_and_cached(slots: Mapping[str, Slot]) -> dict[str, StepProgram]:
@@ -112,21 +115,55 @@ def probing_schedule(program: Program, cuts: Sequence[Cut], probe: Cut, policy: 
     ends = [nodes[str(cut.base)] for cut in cuts] + [nodes[probe.value]]
     head = _upstream(ends, {}, frozenset())
     carried = [node for node in head if _is_carried(node, head)]
-    output = program.graph_module.graph.output_node()
-    jumps = {nodes[cut.value]: nodes[str(cut.base)] for cut in cuts}
-    reached = [_upstream([output], found, frozenset(carried)) for found in ({}, jumps)]
     slots = {f"cache_{number}": Slot(cut) for number, cut in enumerate(cuts)}
-    carries = {f"carry_{number}": node for number, node in enumerate(node for node in carried if node in reached[0])}
-    cached = tuple(name for name, node in carries.items() if node in reached[1])
+    handed = {f"carry_{number}": Slot(Cut(node.name)) for number, node in enumerate(carried)}
     watched = {"probe_0": Slot(probe)}
     programs = {
         FULL: StepProgram(writes=(*slots, *watched)),
-        PROBE: StepProgram(writes=(*watched, *carries), measures=tuple(watched), returns=False),
-        TAIL_FULL: StepProgram(reads=tuple(carries), writes=tuple(slots)),
-        TAIL_CACHED: StepProgram(reads=(*cached, *slots)),
+        PROBE: StepProgram(writes=(*watched, *handed), measures=tuple(watched), returns=False),
+        TAIL_FULL: StepProgram(reads=tuple(handed), writes=tuple(slots)),
+        TAIL_CACHED: StepProgram(reads=(*handed, *slots)),
     }
-    handed = {name: Slot(Cut(node.name)) for name, node in carries.items()}
-    return Schedule({**slots, **watched, **handed}, programs, policy)
+    return trimmed(program, Schedule({**slots, **watched, **handed}, programs, policy))
+
+
+def trimmed(program: Program, schedule: Schedule) -> Schedule:
+    """A schedule whose programs read only slots that they need, and fill none of the handed ones in vain.
+
+    Args:
+        program: the program that is going to be cut.
+        schedule: slots and programs.
+    """
+    nodes = {node.name: node for node in program.graph_module.graph.nodes}
+    programs = {name: replace(step, reads=_needed(nodes, schedule, step)) for name, step in schedule.programs.items()}
+    read = {slot for step in programs.values() for slot in step.reads}
+    idle = {slot for slot in schedule.slots if slot.startswith(HANDED) and slot not in read}
+    programs = {
+        name: replace(step, writes=tuple(slot for slot in step.writes if slot not in idle))
+        for name, step in programs.items()
+    }
+    slots = {name: slot for name, slot in schedule.slots.items() if name not in idle}
+    return replace(schedule, slots=slots, programs=programs)
+
+
+def _needed(nodes: Mapping[str, fx.Node], schedule: Schedule, step: StepProgram) -> tuple[str, ...]:
+    """The slots of those a program reads that it cannot do without."""
+    cuts = {slot: schedule.slots[slot].cut for slot in step.reads}
+    jumps = {nodes[cut.value]: nodes[cut.base] for cut in cuts.values() if cut.base is not None}
+    stops = frozenset(nodes[cut.value] for cut in cuts.values() if cut.base is None)
+    filled = [schedule.slots[slot].cut for slot in (*step.writes, *step.renews)]
+    ends = [source for cut in filled for source in _sources(nodes, cut)]
+    if step.returns:
+        ends += next(node for node in nodes.values() if node.op == "output").all_input_nodes
+    reached = _upstream(ends, jumps, stops)
+    return tuple(slot for slot, cut in cuts.items() if nodes[cut.value] in reached)
+
+
+def _sources(nodes: Mapping[str, fx.Node], cut: Cut) -> list[fx.Node]:
+    """What the value that fills a slot is computed from: it is computed even where readers take the stored one."""
+    value = nodes[cut.value]
+    operands = [*value.all_input_nodes] or [value]
+    return operands if cut.base is None else [*operands, nodes[cut.base]]
 
 
 def _upstream(
@@ -174,10 +211,11 @@ def _require_inputs(
     program: Program, schedule: Schedule, made: Mapping[str, Program], allow_dead: Collection[str]
 ) -> None:
     """Refuse a step in which an input of the model is not looked at, unless that was allowed."""
-    probed = set(lost_inputs(program, made[PROBE])) if PROBE in made else None
+    before = [name for name in (*schedule.hoisted, PROBE) if name in made]
+    read = [set(lost_inputs(program, made[name])) for name in before]
     for name, step in schedule.programs.items():
-        lost = [] if not step.returns else list(lost_inputs(program, made[name]))
-        lost = lost if probed is None else [item for item in lost if item in probed]
+        lost = list(lost_inputs(program, made[name])) if step.returns else []
+        lost = [item for item in lost if all(item in others for others in read)]
         lost = [item for item in lost if not any(fnmatch.fnmatchcase(item, pattern) for pattern in allow_dead)]
         if lost:
             raise PlanError(

@@ -16,6 +16,7 @@ from graphopt.input_check import InputCheck
 from graphopt.program import Program
 from graphopt.rewrite.stepping import FULL, PROBE, REFRESH, TAIL_CACHED, TAIL_FULL
 from graphopt.runtime.choice import Choice, choose
+from graphopt.runtime.hoisting import Hoisted
 from graphopt.runtime.state import BranchState, input_key
 from graphopt.schedule import DISTANCE, ELAPSED, UPDATES, Schedule, Threshold
 
@@ -83,6 +84,7 @@ class CacheSession:
         full = self._programs[FULL]
         self._check = InputCheck(full.graph_module, ExampleInputs(full.args, dict(full.kwargs)).leaves())
         self._states: dict[str, BranchState] = {}
+        self._hoisted: dict[str, Hoisted] = {}
         self._branch = ""
         self._wanted: dict[str, int] = {}
         self._steps: int | None = None
@@ -99,6 +101,7 @@ class CacheSession:
                 instead of from the device.
         """
         self._states.clear()
+        self._hoisted.clear()
         self._wanted.clear()
         self.decisions.clear()
         self._timesteps = None if timesteps is None else [float(item) for item in timesteps]
@@ -163,6 +166,7 @@ class CacheSession:
             output, decision = self._run(choice, state, step, args, kwargs)
         except BaseException:
             self._states.pop(self._branch, None)
+            self._hoisted.pop(self._branch, None)
             raise
         state.step = step
         self.decisions.append(decision)
@@ -225,9 +229,25 @@ class CacheSession:
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
     ) -> tuple[Any, dict[str, Tensor]]:
-        extras = {key: self._extra(key, tensors, state, step) for key in self.schedule.inputs(name)}
+        hoisted = self._hoisted_values(args, kwargs, step)
+        known = {**tensors, **hoisted}
+        extras = {key: self._extra(key, known, state, step) for key in self.schedule.inputs(name)}
         output, filled = self._calls[name](*args, **kwargs, **extras)
         return output, dict(filled)
+
+    def _hoisted_values(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], step: int) -> dict[str, Tensor]:
+        if not self.schedule.hoisted:
+            return {}
+        if self._branch not in self._hoisted:
+            self._hoisted[self._branch] = Hoisted(self.schedule, self._programs[FULL], self._hoist)
+        return self._hoisted[self._branch].values(args, kwargs, step, self._timesteps)
+
+    def _hoist(
+        self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], slots: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        extras = {key: slots[key] for key in self.schedule.inputs(name)}
+        _, filled = self._calls[name](*args, **kwargs, **extras)
+        return {key: tensor.detach().clone() if self._copies else tensor.detach() for key, tensor in filled.items()}
 
     @staticmethod
     def _extra(name: str, tensors: Mapping[str, Tensor], state: BranchState, step: int) -> Tensor:
@@ -244,7 +264,7 @@ class CacheSession:
         """The timestep of this step: the one told at reset, else what the model is given."""
         if known is not None:
             return known
-        name = getattr(self.schedule.policy, "timestep", None)
+        name = self.schedule.timestep
         full = self._programs[FULL]
         places = [node.name for node in full.graph_module.graph.find_nodes(op="placeholder")]
         if name not in places:

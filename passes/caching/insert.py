@@ -13,8 +13,8 @@ from graphopt.passes.caching.insertion import insert
 from graphopt.passes.caching.places import find_cuts
 from graphopt.passes.caching.timing import read_schedule
 from graphopt.program import Program
-from graphopt.rewrite.stepping import FULL, full_and_cached, probing_schedule, table_schedule
-from graphopt.schedule import Listed, Schedule, Slot, Threshold
+from graphopt.rewrite.stepping import full_and_cached, probing_schedule, table_schedule
+from graphopt.schedule import Schedule, Slot, Threshold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,17 +102,13 @@ class InsertCache(Pass):
 
     def _schedule(self, program: Program, cuts: Sequence[Cut]) -> Schedule:
         if self.threshold is not None and self.probe is not None:
-            policy = Threshold(self.threshold, self.warm_up, self.max_consecutive, self.max_cached)
-            made = probing_schedule(program, cuts, Cut.parse(self.probe), policy)
+            limits = Threshold(self.threshold, self.warm_up, self.max_consecutive, self.max_cached)
+            made = probing_schedule(program, cuts, Cut.parse(self.probe), limits)
             return replace(made, last_full=self.last_full)
         slots = {f"cache_{number}": Slot(cut, predictor_order(self.predictor)) for number, cut in enumerate(cuts)}
         if self.table is not None:
             return replace(table_schedule(slots, read_table(slots, self.table)), last_full=self.last_full)
-        policy = read_schedule(self.schedule or "", self.steps, self.interval)
-        if self.warm_up and isinstance(policy, Listed):
-            policy = Listed((*(FULL for _ in policy.programs[: self.warm_up]), *policy.programs[self.warm_up :]))
-        elif self.warm_up:
-            policy = replace(policy, warm_up=self.warm_up)
+        policy = read_schedule(self.schedule or "", self.steps, self.interval, self.warm_up)
         return Schedule(slots, full_and_cached(slots), policy, self.last_full)
 
 

@@ -72,6 +72,7 @@ def _filled_bytes(full: Program) -> Mapping[str, int]:
 def _cached_step(programs: Mapping[str, Program], schedule: Schedule) -> dict[str, float]:
     """Figures of the cheapest step that reads slots, the probe before it included."""
     names = [name for name, step in schedule.programs.items() if step.returns and step.reads and name != TAIL_FULL]
+    names = names or [FULL]
     cheapest = min((figures(programs[name]) for name in names), key=lambda one: one["macs"])
     if PROBE not in programs:
         return cheapest

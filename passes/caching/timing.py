@@ -12,8 +12,8 @@ from graphopt.rewrite.stepping import CACHED, FULL
 from graphopt.schedule import Every, Listed, Policy
 
 FORMS = (
-    "uniform:N, such as uniform:3; a list of full steps, such as [0,5,10]; quadratic:CENTER:POWER or power:CENTER:POWER "
-    "with interval= and steps="
+    "uniform:N, such as uniform:3; a list of full steps, such as [0,5,10]; quadratic:CENTER:POWER or "
+    "power:CENTER:POWER with interval= and steps="
 )
 
 
@@ -70,7 +70,7 @@ def full_steps_by_formula(steps: int, interval: int, center: int, power: float) 
     return _distinct(steps, interval, power, at)
 
 
-def read_schedule(text: str | tuple[int, ...], steps: int | None, interval: int) -> Policy:
+def read_schedule(text: str | tuple[int, ...], steps: int | None, interval: int, warm_up: int = 0) -> Policy:
     """The policy that an option ``schedule`` stands for.
 
     Args:
@@ -78,19 +78,20 @@ def read_schedule(text: str | tuple[int, ...], steps: int | None, interval: int)
             ``power:CENTER:POWER``, spaced by DeepCache's formula.
         steps: number of steps, which the unevenly spaced ones need.
         interval: mean distance of full steps, for these.
+        warm_up: number of first steps that are all full.
 
     Raises:
         SpecError: it is none of these.
     """
     if not isinstance(text, str):
-        return listed(text, max((*text, (steps or 0) - 1), default=0) + 1)
+        return listed((*text, *range(warm_up)), max((*text, (steps or 0) - 1), default=0) + 1)
     form, *numbers = text.split(":")
     try:
         if form == "uniform" and len(numbers) == 1 and int(numbers[0]) >= 1:
-            return Every(int(numbers[0]))
+            return Every(int(numbers[0]), warm_up)
         if form in _SPACINGS and len(numbers) == 2 and steps is not None:
             center, power = int(numbers[0]), float(numbers[1])
-            return listed(_SPACINGS[form](steps, interval, center, power), steps)
+            return listed((*_SPACINGS[form](steps, interval, center, power), *range(warm_up)), steps)
     except ValueError:
         pass
     raise SpecError(f"found the schedule {text!r} with steps={steps}, wanted {FORMS}", option="schedule")

@@ -1,0 +1,123 @@
+"""Values that do not depend on the sample: computed when what they depend on changes, not at every step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from graphopt.program import Program
+from graphopt.schedule import Schedule
+
+Call = Callable[[str, tuple[Any, ...], Mapping[str, Any], Mapping[str, Tensor]], dict[str, Tensor]]
+"""Runs a program by id on positional inputs, keyword inputs and slots, and returns what it fills."""
+
+
+@dataclass
+class Kept:
+    """What one hoisted program gave, and for which inputs.
+
+    Attributes:
+        inputs: the inputs themselves, so that none of their addresses is used again, and their versions.
+        tensors: what the program filled.
+        table: what it fills at each timestep, where all were told.
+    """
+
+    inputs: list[tuple[Any, float]] = field(default_factory=list)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    table: dict[float, dict[str, Tensor]] = field(default_factory=dict)
+
+    def fits(self, leaves: Sequence[Any]) -> bool:
+        """Whether these are the very inputs, unwritten since."""
+        known = zip(leaves, self.inputs, strict=True)
+        return all(leaf is one and _version(leaf) == version for leaf, (one, version) in known)
+
+
+class Hoisted:
+    """The hoisted values of one guidance branch.
+
+    Args:
+        schedule: names the hoisted programs and the inputs they depend on.
+        full: a program with all inputs of the model, in whose order they are told.
+        call: runs a program.
+    """
+
+    def __init__(self, schedule: Schedule, full: Program, call: Call) -> None:
+        self._schedule = schedule
+        self._call = call
+        self._places = [node.name for node in full.graph_module.graph.find_nodes(op="placeholder")]
+        self._kept: dict[str, Kept] = {}
+
+    def values(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], step: int, timesteps: Sequence[float] | None
+    ) -> dict[str, Tensor]:
+        """What all hoisted programs give for these inputs.
+
+        Args:
+            args: the model's positional inputs.
+            kwargs: its keyword inputs.
+            step: number of the step.
+            timesteps: all timesteps of the generation where they were told; what depends on the timestep is then
+                computed for all of them at once.
+        """
+        leaves, spec = pytree.tree_flatten((args, dict(kwargs)))
+        found: dict[str, Tensor] = {}
+        stale = False
+        for name, inputs in self._schedule.hoisted.items():
+            fixed = [leaves[self._places.index(item)] for item in inputs if item != self._schedule.timestep]
+            kept = self._kept.get(name)
+            if kept is None or stale or not kept.fits(fixed):
+                kept = self._kept[name] = Kept([(leaf, _version(leaf)) for leaf in fixed])
+                stale = True
+            if self._schedule.timestep in inputs:
+                found.update(self._timed(name, kept, (leaves, spec), found, step, timesteps))
+            else:
+                kept.tensors = kept.tensors or self._filled(name, (leaves, spec), found)
+                found.update(kept.tensors)
+        return found
+
+    def _timed(
+        self,
+        name: str,
+        kept: Kept,
+        inputs: tuple[list[Any], pytree.TreeSpec],
+        found: Mapping[str, Tensor],
+        step: int,
+        timesteps: Sequence[float] | None,
+    ) -> dict[str, Tensor]:
+        """What a program that depends on the timestep gives, from the table of all timesteps where they were told."""
+        leaves, spec = inputs
+        place = self._places.index(str(self._schedule.timestep))
+        told = timesteps[step] if timesteps is not None and step < len(timesteps) else None
+        if told is None or not isinstance(leaves[place], Tensor) or not _holds(leaves[place], told, kept):
+            return self._filled(name, inputs, found)
+        if not kept.table:
+            for value in dict.fromkeys(timesteps or ()):
+                at = [*leaves[:place], torch.full_like(leaves[place], value), *leaves[place + 1 :]]
+                kept.table[value] = self._filled(name, (at, spec), found)
+        return kept.table[told]
+
+    def _filled(
+        self, name: str, inputs: tuple[list[Any], pytree.TreeSpec], found: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        args, kwargs = pytree.tree_unflatten(*inputs)
+        return self._call(name, args, kwargs, found)
+
+
+def _holds(timestep: Tensor, told: float, kept: Kept) -> bool:
+    """Whether the model is given the timestep that was told; away from the CPU only the first is looked at."""
+    if timestep.device.type != "cpu" and kept.table:
+        return True
+    return bool((timestep == torch.full_like(timestep, told)).all())
+
+
+def _version(leaf: Any) -> float:
+    """A number that changes when a tensor is written to; NaN, equal to nothing, for one that does not count."""
+    if not isinstance(leaf, Tensor):
+        return 0
+    return math.nan if leaf.is_inference() else leaf._version
