@@ -30,12 +30,22 @@ class Prepared:
     Attributes:
         session: plays the programs.
         layout: structure of the inputs and what of each may not change.
-        fits: refuses sizes that the programs were not made for.
+        full: takes the model's own inputs.
+        check: refuses sizes that it was not made for.
     """
 
     session: CacheSession
     layout: tuple[Any, ...]
-    fits: InputCheck
+    full: nn.Module
+    check: InputCheck
+
+    def fits(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        """Tell whether the programs take these inputs."""
+        try:
+            self.check(self.full, args, kwargs)
+        except GraphoptError:
+            return False
+        return True
 
 
 class Preparation:
@@ -86,7 +96,7 @@ class Preparation:
         """
         layout = layout_of(args, kwargs)
         for place, prepared in enumerate(self._prepared):
-            if _same(prepared.layout, layout) and _fits(prepared, args, kwargs):
+            if prepared.layout == layout and prepared.fits(args, kwargs):
                 self._prepared.append(self._prepared.pop(place))
                 return prepared.session
         prepared = self._make(args, kwargs, layout)
@@ -99,7 +109,7 @@ class Preparation:
             result = self._result(args, kwargs)
             full = full_program(result)
             check = InputCheck(full.graph_module, ExampleInputs(full.args, dict(full.kwargs)).leaves())
-            return Prepared(CacheSession(result), layout, check)
+            return Prepared(CacheSession(result), layout, full.graph_module, check)
         except GraphoptError as error:
             error.add_note(
                 f"while the cache of {type(self._model).__name__} was prepared, at its first call of this kind"
@@ -154,23 +164,10 @@ def _leaf(leaf: Any) -> tuple[Any, ...]:
     return (type(leaf), leaf) if isinstance(leaf, PLAIN) else (type(leaf), id(leaf))
 
 
-def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
-    return bool(one[0] == other[0]) and bool(one[1] == other[1])
-
-
-def _fits(prepared: Prepared, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    full = full_program_of(prepared.session)
-    try:
-        prepared.fits(full, args, kwargs)
-    except GraphoptError:
-        return False
-    return True
-
-
 def _plain(leaf: Any) -> Any:
     """Inputs made under inference mode cannot be captured; a copy can."""
     return leaf.clone() if isinstance(leaf, Tensor) and leaf.is_inference() else leaf
 
 
 def _address(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)
