@@ -1,7 +1,7 @@
 """How good cached sampling is, beside sampling with fewer steps in the same time and from the same noise."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -12,7 +12,8 @@ from graphopt.demo.diffusion import SamplingConfig, Velocity, sample
 from graphopt.demo.digits import CLASSES, LabelledImages
 from graphopt.demo.quality import Judge
 from graphopt.demo.report import Figure
-from graphopt.measure import compare_latency
+
+Inputs = tuple[Tensor, Tensor, Tensor]
 
 FIGURES = {
     "accuracy": Figure("right %", "{:.1f}", scale=100.0),
@@ -74,7 +75,7 @@ class Entry:
     Attributes:
         name: What it is.
         steps: Denoising steps.
-        relative_time: Seconds of a generation over those of the full run.
+        relative_time: Seconds of the model in a generation, over those of the full run.
         draws: What it was worth under each seed.
     """
 
@@ -113,11 +114,11 @@ class QualityHarness:
         judge: Scores the samples.
         sampling: Count, guidance, seeds, and the steps of the full run.
         timed_count: Images in the generations that are timed.
-        rounds: How often a generation is timed.
+        rounds: How often each of their steps is timed.
     """
 
     def __init__(
-        self, model: Velocity, judge: Judge, sampling: SamplingConfig, timed_count: int = 40, rounds: int = 5
+        self, model: Velocity, judge: Judge, sampling: SamplingConfig, timed_count: int = 100, rounds: int = 5
     ) -> None:
         self._full = Uncached(model)
         self._judge = judge
@@ -169,17 +170,26 @@ class QualityHarness:
         return Contest(cached, self.uncached(max(1, round(share * whole))))
 
     def relative_time(self, denoiser: Denoiser) -> float:
-        """Return the seconds of a cached generation over those of a full one: the median over interleaved rounds.
+        """Return the model seconds of a cached generation over those of a full one.
+
+        Both are called in turn at every step, on what the cached sampler meets there; the medians over the rounds are
+        added up over the steps.
 
         Args:
             denoiser: The cached sampler.
         """
-        calls = {"full": self._timed(self._full), "cached": self._timed(denoiser)}
-        return compare_latency(calls, warm_up=1, repeats=self._rounds).ratios["cached"]
+        sampling, seed = self._sampling, self._sampling.seeds[0]
+        denoiser.reset()
+        calls = trajectory(denoiser, sampling, self._timed_count, seed)
+        rounds = [self._seconds(denoiser, calls) for _ in range(self._rounds)]
+        cached, full = torch.tensor(rounds, dtype=torch.float64).median(dim=0).values.sum(dim=0).tolist()
+        return float(cached / full)
 
-    def _timed(self, denoiser: Denoiser) -> Callable[[], object]:
-        sampling = self._sampling
-        return lambda: self._draw(denoiser, sampling.steps, sampling.seeds[0], self._timed_count)
+    @torch.no_grad()
+    def _seconds(self, denoiser: Denoiser, calls: Iterable[Inputs]) -> list[tuple[float, float]]:
+        """Return the seconds of the cached and the full model at every step."""
+        denoiser.reset()
+        return [(_call_seconds(denoiser, inputs), _call_seconds(self._full, inputs)) for inputs in calls]
 
     def _entry(self, name: str, denoiser: Denoiser, steps: int, relative_time: float) -> Entry:
         draws = tuple(self.evaluate(denoiser, steps, seed) for seed in self._sampling.seeds)
@@ -190,13 +200,12 @@ class QualityHarness:
             self._wanted[seed] = self._draw(self._full, self._sampling.steps, seed)
         return self._wanted[seed]
 
-    def _draw(self, denoiser: Denoiser, steps: int, seed: int, count: int | None = None) -> Tensor:
+    def _draw(self, denoiser: Denoiser, steps: int, seed: int) -> Tensor:
         denoiser.reset()
-        labels = _labels(count or self._sampling.count)
-        return sample(denoiser, labels, replace(self._sampling, steps=steps), seed)
+        return sample(denoiser, _labels(self._sampling.count), replace(self._sampling, steps=steps), seed)
 
 
-def trajectory(model: Velocity, sampling: SamplingConfig, count: int, seed: int) -> tuple[tuple[Tensor, ...], ...]:
+def trajectory(model: Velocity, sampling: SamplingConfig, count: int, seed: int) -> tuple[Inputs, ...]:
     """Return what a model is called with at every step of a full run: what a cache is calibrated on.
 
     Args:
@@ -205,7 +214,7 @@ def trajectory(model: Velocity, sampling: SamplingConfig, count: int, seed: int)
         count: Images that are drawn; under guidance a call has twice as many rows.
         seed: Seeds the noise; take one that no quality is judged with.
     """
-    calls: list[tuple[Tensor, ...]] = []
+    calls: list[Inputs] = []
 
     def watched(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         calls.append((x.clone(), t.clone(), y.clone()))
@@ -217,3 +226,9 @@ def trajectory(model: Velocity, sampling: SamplingConfig, count: int, seed: int)
 
 def _labels(count: int) -> Tensor:
     return torch.arange(count) % CLASSES
+
+
+def _call_seconds(denoiser: Denoiser, inputs: Inputs) -> float:
+    start = time.perf_counter()
+    denoiser(*inputs)
+    return time.perf_counter() - start
