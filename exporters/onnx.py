@@ -4,53 +4,24 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from graphopt.errors import ExportError
+from graphopt.exporters.cached_onnx import export_branches, export_steps
 from graphopt.exporters.onnx_check import verify_onnx
 from graphopt.exporters.onnx_files import check_file, onnx_destination, write_model
-from graphopt.exporters.onnx_model import OnnxModel, build_onnx
-from graphopt.exporters.runtime import OutputError, default_tolerance, require_onnx
+from graphopt.exporters.onnx_model import build_onnx
+from graphopt.exporters.onnx_report import OnnxOptions, OnnxReport, batch_notes, batch_sizes, opset_notes
+from graphopt.exporters.runtime import default_tolerance, require_onnx
 from graphopt.pass_manager.result import Result
 from graphopt.program import Program, require_program
+from graphopt.schedule import Schedule
 from graphopt.version import __version__
 
-
-@dataclass(frozen=True, kw_only=True)
-class OnnxReport:
-    """What was written, and how it compares with torch.
-
-    Attributes:
-        path: The ``.onnx`` file.
-        files: All files written.
-        size_bytes: Their size together.
-        opset: The operator set of the file, read back from it.
-        operators: Number of nodes.
-        inputs: Names of the inputs, in order.
-        outputs: Names of the outputs, in order.
-        dynamic_batch: Whether dimension 0 of the inputs is free; it is then called ``batch``.
-        batch_sizes: The batch sizes it was compared at; empty where it was not compared, or the batch is static.
-        errors: One entry for each output and batch size; empty where it was not compared.
-        notes: What a user should know, such as inputs that became constants.
-        seconds: Time the export took, in seconds.
-    """
-
-    path: Path
-    files: tuple[Path, ...]
-    size_bytes: int
-    opset: int
-    operators: int
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    dynamic_batch: bool
-    batch_sizes: tuple[int, ...]
-    errors: tuple[OutputError, ...]
-    notes: tuple[str, ...]
-    seconds: float
+__all__ = ["OnnxReport", "export_onnx"]
 
 
 def export_onnx(
@@ -62,6 +33,7 @@ def export_onnx(
     external_data: bool | None = None,
     verify: bool = True,
     tolerance: float | None = None,
+    single_file: bool = False,
 ) -> OnnxReport:
     """Write a program as an ONNX file, after comparing it with torch in ONNX Runtime.
 
@@ -78,6 +50,8 @@ def export_onnx(
         external_data: Put weights into a file of their own; None does it above 1 GiB.
         verify: Compare with torch, at two batch sizes where the batch is dynamic.
         tolerance: Largest error allowed as a fraction of an output's largest magnitude; None chooses by dtype.
+        single_file: Write a full and a cached program into one file, in the two branches of an ``If``; the input
+            ``use_cache`` chooses.
 
     Returns:
         What was written and the errors that were measured.
@@ -88,31 +62,45 @@ def export_onnx(
             written then.
     """
     require_onnx()
-    started = time.perf_counter()
     program = subject.program if isinstance(subject, Result) else require_program(subject)
     plan = None if isinstance(subject, Program) or subject.plan is None else subject.plan.to_dict()
     _require_exportable(program, opset)
-    allowed = default_tolerance(_dtypes(program)) if tolerance is None else tolerance
+    options = OnnxOptions(
+        opset=opset,
+        dynamic=dynamic,
+        external_data=external_data,
+        verify=verify,
+        tolerance=default_tolerance(_dtypes(program)) if tolerance is None else tolerance,
+        properties=_properties(program, plan),
+    )
+    if isinstance(subject, Result) and isinstance(subject.schedule, Schedule):
+        export = export_branches if single_file else export_steps
+        return export(subject.programs, subject.schedule, path, plan, options)
+    return _export_program(program, path, plan, options)
+
+
+def _export_program(
+    program: Program, path: str | Path, plan: Mapping[str, Any] | None, options: OnnxOptions
+) -> OnnxReport:
+    started = time.perf_counter()
     with onnx_destination(path, plan) as (staged, final):
-        built = build_onnx(program, opset, dynamic, _properties(program, plan))
-        names = write_model(built.model, staged, external_data)
-        written_opset = check_file(staged)
-        errors, notes = verify_onnx(program, built, staged, allowed) if verify else ((), ())
-    if written_opset != opset:
-        notes = (*notes, f"opset {opset} was asked for and opset {written_opset} was written")
+        built = build_onnx(program, options.opset, options.dynamic, options.properties)
+        names = write_model(built.model, staged, options.external_data)
+        opset = check_file(staged)
+        errors, notes = verify_onnx(program, built, staged, options.tolerance) if options.verify else ((), ())
     files = tuple(final.with_name(name) for name in names)
     return OnnxReport(
         path=final,
         files=files,
         size_bytes=sum(file.stat().st_size for file in files),
-        opset=written_opset,
+        opset=opset,
         operators=len(built.model.graph),
         inputs=tuple(port.name for port in built.inputs),
         outputs=tuple(port.name for port in built.outputs),
         dynamic_batch=any(port.batched for port in built.inputs),
-        batch_sizes=tuple(dict.fromkeys(error.batch_size for error in errors if error.batch_size is not None)),
+        batch_sizes=batch_sizes(errors),
         errors=errors,
-        notes=(*_batch_notes(program, built, dynamic), *built.notes, *notes),
+        notes=(*batch_notes(program, built, options.dynamic), *built.notes, *notes, *opset_notes(options.opset, opset)),
         seconds=time.perf_counter() - started,
     )
 
@@ -126,12 +114,6 @@ def _require_exportable(program: Program, opset: int) -> None:
     absent = [name for name, tensor in program.parameters.items() if tensor.device.type == "meta"]
     if absent:
         raise ExportError(f"{absent[0]!r} and {len(absent) - 1} other tensors have no values; load the weights first")
-
-
-def _batch_notes(program: Program, built: OnnxModel, dynamic: bool) -> tuple[str, ...]:
-    if not dynamic or any(port.batched for port in built.inputs):
-        return ()
-    return program.notes or ("the batch is fixed at the example's",)
 
 
 def _dtypes(program: Program) -> set[torch.dtype]:

@@ -33,10 +33,10 @@ def verify_onnx(
         ExportError: An output differs by more than the tolerance, or ONNX Runtime cannot run the file.
     """
     opened = session(path)
-    example = _example_batch(program, built)
-    sizes = [example] if example is None else [example, _other_batch(example, built)]
+    example = example_batch(program, built)
+    sizes = [example] if example is None else [example, other_batch(example, built)]
     errors = [error for size in dict.fromkeys(sizes) for error in _compare(program, built, opened, size, tolerance)]
-    _require_passed(errors)
+    require_passed(errors)
     if example is None:
         return tuple(errors), ()
     notes = [] if len(set(sizes)) > 1 else [f"the batch can only be {example}; it was compared at that size alone"]
@@ -44,13 +44,14 @@ def verify_onnx(
     return (*errors, *alone), (*notes, *([note] if note else []))
 
 
-def _example_batch(program: Program, built: OnnxModel) -> int | None:
+def example_batch(program: Program, built: OnnxModel) -> int | None:
+    """Batch size of the example inputs; None where the batch is static."""
     leaves = pytree.tree_leaves((program.args, dict(program.kwargs)))
     return min((int(leaves[port.position].shape[0]) for port in built.inputs if port.batched), default=None)
 
 
-def _other_batch(example: int, built: OnnxModel) -> int:
-    """Return another batch size that torch.export vouches for; the example's where there is none."""
+def other_batch(example: int, built: OnnxModel) -> int:
+    """Another batch size that torch.export vouches for; the example's where there is none."""
     if built.largest_batch is None or example < built.largest_batch:
         return example + 1
     return max(example - 1, built.smallest_batch)
@@ -61,14 +62,14 @@ def _compare_alone(
 ) -> tuple[list[OutputError], str | None]:
     try:
         errors = _compare(program, built, opened, 1, tolerance)
-        _require_passed(errors)
+        require_passed(errors)
     except (ExportError, RuntimeError) as error:
         return [], f"a batch of 1 does not work ({error}); use {built.smallest_batch} or more"
     return errors, None
 
 
 def _compare(program: Program, built: OnnxModel, opened: Any, size: int | None, tolerance: float) -> list[OutputError]:
-    args, kwargs = _resized(program, built, size)
+    args, kwargs = resized(program, built, size)
     with torch.no_grad():
         expected = pytree.tree_leaves(program(*args, **kwargs))
     leaves = pytree.tree_leaves((args, kwargs))
@@ -79,12 +80,12 @@ def _compare(program: Program, built: OnnxModel, opened: Any, size: int | None, 
     ]
 
 
-def _resized(program: Program, built: OnnxModel, size: int | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the example inputs with rows repeated or left out until the batch has that size.
+def resized(program: Program, built: OnnxModel, size: int | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The example inputs with rows repeated or left out until the batch has that size.
 
     An input that has several rows for each of the batch, as in classifier-free guidance, keeps that ratio.
     """
-    example = _example_batch(program, built)
+    example = example_batch(program, built)
     leaves, structure = pytree.tree_flatten((program.args, dict(program.kwargs)))
     for port in built.inputs:
         if port.batched and size is not None and example is not None:
@@ -95,7 +96,16 @@ def _resized(program: Program, built: OnnxModel, size: int | None) -> tuple[tupl
     return args, kwargs
 
 
-def _require_passed(errors: Iterable[OutputError]) -> None:
+def require_passed(errors: Iterable[OutputError], name: str | None = None) -> None:
+    """Refuse errors beyond their tolerance.
+
+    Args:
+        errors: What was measured.
+        name: Which of several programs it was measured on.
+
+    Raises:
+        ExportError: An output differs by more.
+    """
     failed = [error for error in errors if not error.passed]
     if not failed:
         return
@@ -104,6 +114,8 @@ def _require_passed(errors: Iterable[OutputError]) -> None:
         f"absolute {error.max_absolute:.3g}, allowed {error.tolerance:.3g}"
         for error in failed
     )
+    where = "" if name is None else f" in the program {name}"
     raise ExportError(
-        f"ONNX Runtime and torch differ:{lines}\nnothing was written; a higher opset may help, or pass a tolerance"
+        f"ONNX Runtime and torch differ{where}:{lines}\n"
+        "nothing was written; a higher opset may help, or pass a tolerance"
     )

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +96,49 @@ def check_file(path: Path) -> int:
         raise ExportError(f"onnx.checker finds the exported model invalid: {error}") from error
     imports = onnx.load(str(path), load_external_data=False).opset_import
     return int(next(entry.version for entry in imports if entry.domain in {"", "ai.onnx"}))
+
+
+@contextlib.contextmanager
+def steps_destination(
+    path: str | Path, plan: Mapping[str, Any] | None, last: str, old: Callable[[Path], Iterable[str]]
+) -> Iterator[tuple[Path, Path]]:
+    """Give a folder to write several files to, and put them in place together when the block ends without an error.
+
+    Args:
+        path: A folder, made where it is absent. A saved result there is replaced as a whole, with the new files in it
+            and in its manifest.
+        plan: What the files came from, for a folder that holds a saved result; None where it is not known.
+        last: Name of the file that makes the others count.
+        old: Tells which files of a folder an earlier export left; those that are not written again are removed.
+
+    Yields:
+        Where to write the files, and where they will be.
+
+    Raises:
+        ExportError: The folder holds the result of another plan, or something cannot be written.
+    """
+    folder = Path(path).resolve()
+    if not folder.exists():
+        with atomic_folder(folder) as staging:
+            yield staging, folder
+        return
+    if folder.is_file():
+        raise ExportError(f"{folder} is a file where a folder was to be written; choose another path")
+    if is_result(folder):
+        before = frozenset(old(folder)) | {last}
+        with atomic_folder(folder) as staging:
+            _require_same_plan(folder / MARKER, plan)
+            for name in listed_files(folder) - before:
+                link_file(folder / name, staging / name)
+            yield staging, folder
+            write_manifest(staging)
+        return
+    before = frozenset(old(folder))
+    with atomic_files(folder, last=last) as staging:
+        yield staging, folder
+        written = {file.name for file in staging.iterdir()}
+    for name in before - written:
+        (folder / name).unlink(missing_ok=True)
 
 
 def _into_folder(path: Path) -> Iterator[tuple[Path, Path]]:

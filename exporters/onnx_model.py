@@ -117,10 +117,11 @@ def quiet() -> Iterator[None]:
 
 
 def _exported(graph_module: fx.GraphModule, program: Program, dynamic: bool) -> ExportedProgram:
-    args, kwargs = program.args, dict(program.kwargs)
+    leaves = _separate_inputs(program)
+    args, kwargs = pytree.tree_unflatten(leaves, pytree.tree_structure((program.args, dict(program.kwargs))))
     shapes = ShapesCollection()
     if dynamic:
-        for leaf, axes in _symbolic_axes(program):
+        for leaf, axes in _symbolic_axes(program, leaves):
             shapes[leaf] = dict.fromkeys(axes, Dim.AUTO)
     try:
         with quiet():
@@ -132,10 +133,20 @@ def _exported(graph_module: fx.GraphModule, program: Program, dynamic: bool) -> 
         ) from error
 
 
-def _symbolic_axes(program: Program) -> Iterator[tuple[torch.Tensor, list[int]]]:
+def _separate_inputs(program: Program) -> list[Any]:
+    """Return the flat example inputs, each tensor an object of its own: torch.export takes one given twice for one."""
+    seen: set[int] = set()
+    leaves = []
+    for leaf in pytree.tree_leaves((program.args, dict(program.kwargs))):
+        again = isinstance(leaf, torch.Tensor) and id(leaf) in seen
+        seen.add(id(leaf))
+        leaves.append(leaf.clone() if again else leaf)
+    return leaves
+
+
+def _symbolic_axes(program: Program, leaves: list[Any]) -> Iterator[tuple[torch.Tensor, list[int]]]:
     """Yield every example tensor that has symbolic dimensions in the program, with these dimensions."""
     placeholders = program.graph_module.graph.find_nodes(op="placeholder")
-    leaves = pytree.tree_leaves((program.args, dict(program.kwargs)))
     for leaf, node in zip(leaves, placeholders, strict=True):
         sizes = getattr(node.meta.get("val"), "shape", ())
         axes = [axis for axis, size in enumerate(sizes) if isinstance(size, torch.SymInt)]
