@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
 import torch
 from torch import fx
@@ -18,10 +18,10 @@ from graphopt.regions.structure import module_of, structure_key
 aten = torch.ops.aten
 
 
-def branch_kind(flow: SampleFlow, residual: Residual, adds: Iterable[fx.Node]) -> BranchKind:
+def branch_kind(flow: SampleFlow, residual: Residual, adds: Collection[fx.Node]) -> BranchKind:
     """Return the kind of a residual add's branch; one that holds residual adds itself is of no single kind."""
     members = [node for node in flow.members(residual.inside) if node is not residual.root]
-    return "other" if set(adds) & set(members) else kind_of(flow, members)
+    return "other" if not set(members).isdisjoint(adds) else kind_of(flow, members)
 
 
 def branch(flow: SampleFlow, costing: Costing, residual: Residual, kind: BranchKind, number: int) -> Branch:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from graphopt.program import Program
 from graphopt.regions.blocks import Builder
 from graphopt.regions.branches import branch, branch_kind
+from graphopt.regions.candidates import Survey
 from graphopt.regions.costing import Costing
+from graphopt.regions.joint import first_of_twins, on_streams
+from graphopt.regions.kinds import BranchKind
 from graphopt.regions.layout import Planner
-from graphopt.regions.region import Skip
+from graphopt.regions.region import Branch, Skip
 from graphopt.regions.regions import Regions
 from graphopt.regions.repeats import Tape
-from graphopt.regions.residuals import residual_adds
+from graphopt.regions.residuals import Residual, residual_adds
 from graphopt.regions.sample import SampleFlow
 from graphopt.regions.skips import LongSkip, long_skips
 from graphopt.regions.streams import Streams
 from graphopt.regions.structure import module_of
+from graphopt.regions.timing import operator_seconds
 from graphopt.regions.width import Width, narrow_steps
 
 
@@ -33,27 +39,35 @@ def find_regions(program: Program, *, sample: str | None = None, measure: bool =
         GraphoptError: The sample is none of the tensor inputs, or a program without weights is to be measured.
     """
     flow = SampleFlow(program, sample)
-    residuals, skips = residual_adds(flow), long_skips(flow)
-    width = Width(flow, residuals, skips)
-    tape = Tape(flow, width, narrow_steps(width, residuals))
-    adds = [residual.add for residual in residuals]
-    kinds = [branch_kind(flow, residual, adds) for residual in residuals]
-    layout = Planner(flow, width, tape, list(zip(residuals, kinds, strict=True)), skips).layout()
-    costing = Costing(flow, None)
+    costing = Costing(flow, operator_seconds(program) if measure else None)
+    found, long = residual_adds(flow), long_skips(flow)
+    width = Width(flow, found, long)
+    narrow = narrow_steps(width, found)
+    residuals = on_streams(flow, width, narrow, found)
+    tape = Tape(flow, width, narrow)
+    layout = Planner(flow, width, tape, _kinds(flow, residuals), long).layout()
+    residuals += first_of_twins(flow, tape, layout.twin, residuals)
     built = Builder(flow, costing, Streams(flow, width, tape, residuals, layout.twin), layout)
-    branches = [
-        branch(flow, costing, residual, kind, number)
-        for number, (residual, kind) in enumerate(zip(residuals, kinds, strict=True))
-    ]
+    skips = tuple(_skip(skip, number) for number, skip in enumerate(long))
     return Regions(
         program=program,
         sample=flow.sample.name,
-        branches=tuple(branches),
+        branches=_branches(flow, costing, residuals),
         blocks=tuple(built.blocks),
         stacks=built.stacks,
-        skips=tuple(_skip(found, number) for number, found in enumerate(skips)),
-        candidates=(),
+        skips=skips,
+        survey=Survey(flow, costing),
     )
+
+
+def _kinds(flow: SampleFlow, residuals: Sequence[Residual]) -> dict[Residual, BranchKind]:
+    adds = {residual.add for residual in residuals}
+    return {residual: branch_kind(flow, residual, adds) for residual in residuals}
+
+
+def _branches(flow: SampleFlow, costing: Costing, residuals: Sequence[Residual]) -> tuple[Branch, ...]:
+    ordered = sorted(_kinds(flow, residuals).items(), key=lambda pair: flow.order[pair[0].add])
+    return tuple(branch(flow, costing, residual, kind, number) for number, (residual, kind) in enumerate(ordered))
 
 
 def _skip(found: LongSkip, number: int) -> Skip:

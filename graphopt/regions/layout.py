@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from graphopt.regions.kinds import BranchKind
 from graphopt.regions.repeats import Span, Tape, repeated_spans
 from graphopt.regions.residuals import Residual
 from graphopt.regions.sample import SampleFlow
@@ -33,7 +34,7 @@ class Planner:
         flow: The sample's flow.
         width: Its liveness width.
         tape: Its operators in a row.
-        residuals: Residual adds with the kind of each branch.
+        kinds: Residual adds with the kind of each branch.
         skips: Long skips.
     """
 
@@ -42,11 +43,11 @@ class Planner:
         flow: SampleFlow,
         width: Width,
         tape: Tape,
-        residuals: Sequence[tuple[Residual, str]],
+        kinds: Mapping[Residual, BranchKind],
         skips: Sequence[LongSkip],
     ) -> None:
         self.flow, self.width, self.tape = flow, width, tape
-        self.kinds = {width.step_before(flow.order[residual.add]): kind for residual, kind in residuals}
+        self.kinds = {width.step_before(flow.order[residual.add]): kind for residual, kind in kinds.items()}
         self.narrow = sorted({step for step, narrow in zip(tape.steps, tape.narrow, strict=True) if narrow})
         self.outer = [self._extent(residual) for residual in width.outer]
         self.anchors = sorted({step for skip in skips for step in self._ends(skip)})

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from graphopt.cuts import Cut
 from graphopt.errors import GraphoptError
 from graphopt.regions.costing import RegionCost
 from graphopt.regions.kinds import BranchKind
+
+CandidateKind = Literal["skip", "residual", "post-dominator", "given"]
 
 
 @dataclass(frozen=True)
@@ -159,9 +162,10 @@ class CutCandidate:
     """Cuts that could be made together, and what they would save.
 
     Attributes:
-        id: Such as ``cut.0``.
+        id: Such as ``cut.0``, most multiply-accumulates saved first; empty for cuts that were asked about.
         cuts: The cuts.
-        kind: Where they come from.
+        kind: Where they come from: the deep operand of a long skip, the streams at two boundaries of a stack, or a
+            value that everything it was computed from is read through.
         macs_saved: Multiply-accumulates of the nodes that die.
         parameters_saved: Weights that nothing reads any more.
         cache_bytes: Bytes of the cached values.
@@ -170,7 +174,7 @@ class CutCandidate:
 
     id: str
     cuts: tuple[Cut, ...]
-    kind: str
+    kind: CandidateKind
     macs_saved: int
     parameters_saved: int
     cache_bytes: int

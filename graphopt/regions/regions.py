@@ -6,11 +6,15 @@ import difflib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Any
 
+from graphopt.cuts import Cut
 from graphopt.errors import GraphoptError
 from graphopt.program import Program
+from graphopt.regions.candidates import Survey
 from graphopt.regions.region import Block, Branch, CutCandidate, Skip, Stack
+from graphopt.regions.table import table
 
 Region = Branch | Block | Stack | Skip | CutCandidate
 
@@ -26,7 +30,7 @@ class Regions:
         blocks: Blocks, in the order of execution.
         stacks: Runs of consecutive blocks, most multiply-accumulates first: the first is the trunk.
         skips: Long skips, the last of the program first.
-        candidates: Cuts worth considering.
+        survey: Tells what cuts save.
     """
 
     program: Program = field(repr=False)
@@ -35,17 +39,37 @@ class Regions:
     blocks: tuple[Block, ...]
     stacks: tuple[Stack, ...]
     skips: tuple[Skip, ...]
-    candidates: tuple[CutCandidate, ...]
+    survey: Survey = field(repr=False, compare=False)
+
+    @cached_property
+    def candidates(self) -> tuple[CutCandidate, ...]:
+        """Cuts worth considering, most multiply-accumulates saved first; worked out when first asked for."""
+        return self.survey.candidates(self.skips, self.stacks)
+
+    def candidate(self, *cuts: Cut) -> CutCandidate:
+        """Return what any cuts, made together, would save.
+
+        Raises:
+            GraphoptError: A cut names no value of the program.
+        """
+        return self.survey.candidate(cuts)
+
+    def __str__(self) -> str:
+        """Return a table with a line for each region; those of equal structure share one."""
+        return f"regions seen from {self.sample}\n" + table(self.stacks, self.blocks, self.branches, self.skips)
 
     def find(self, pattern: str) -> tuple[Region, ...]:
         """Return the regions whose id or module path fits a glob pattern, such as ``branch.*`` or ``*.attn1``.
 
+        Candidates are looked through where no branch, block, stack or skip fits.
+
         Raises:
             GraphoptError: Nothing fits.
         """
-        found = tuple(region for region in self._all() if any(fnmatchcase(name, pattern) for name in _names(region)))
-        if found:
-            return found
+        for regions in (self._all(), iter(self.candidates if pattern.startswith("cut") else ())):
+            found = tuple(region for region in regions if any(fnmatchcase(name, pattern) for name in _names(region)))
+            if found:
+                return found
         known = [name for region in self._all() for name in _names(region)]
         near = difflib.get_close_matches(pattern, known, n=4, cutoff=0.3) or known[:4]
         raise GraphoptError(f"found no region that fits {pattern!r}; nearest are {', '.join(near) or 'none'}")
@@ -60,7 +84,6 @@ class Regions:
         yield from self.blocks
         yield from self.stacks
         yield from self.skips
-        yield from self.candidates
 
 
 def _names(region: Region) -> list[str]:

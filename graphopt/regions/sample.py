@@ -11,8 +11,9 @@ import torch
 from torch import fx
 
 from graphopt.arguments import packet_of
-from graphopt.cost import cost, integer_shape
+from graphopt.cost import integer_shape
 from graphopt.errors import GraphoptError
+from graphopt.macs import node_macs, tensor_operands
 from graphopt.program import Program, require_program
 from graphopt.regions.flow import Flow, tensor_of
 from graphopt.values import value_of
@@ -36,10 +37,11 @@ class SampleFlow(Flow):
         self.program = program
         self.sample = _sample(program, sample)
         reached = self.reached_from([self.sample])
-        self.dependent = [node for node in self.nodes if node in reached and node.op != "output"]
-        self.macs = {entry.node: entry.macs for entry in cost(program).nodes}
+        self._reached = [node for node in self.nodes if node in reached]
+        self.dependent = [node for node in self._reached if node.op != "output"]
+        self.macs = {node: _macs(node) for node in self.nodes if isinstance(node.target, torch._ops.OpOverload)}
         self.from_inputs = self.reached_from(node for node in self.nodes if node.op == "placeholder")
-        self._bit = {node: 1 << place for place, node in enumerate(self.dependent)}
+        self._bit = {node: 1 << place for place, node in enumerate(self._reached)}
         self._computing = sum(self._bit[node] for node in self.dependent if self.macs.get(node))
         self._above = self._ancestors()
         self._below = self._descendants()
@@ -57,7 +59,11 @@ class SampleFlow(Flow):
 
     def between(self, source: fx.Node, target: fx.Node) -> int:
         """Return the set of nodes on paths from one dependent value to another, the second included, as bits."""
-        return (self._above[target] | self._bit[target]) & self._below[source]
+        return self.upstream(target) & self._below[source]
+
+    def upstream(self, node: fx.Node) -> int:
+        """Return a dependent value and what it was computed from, as far as that depends on the sample, as bits."""
+        return self._above[node] | self._bit[node]
 
     def computes(self, nodes: int) -> bool:
         """Tell whether any of a set of nodes contracts something."""
@@ -70,7 +76,7 @@ class SampleFlow(Flow):
     def members(self, nodes: int) -> list[fx.Node]:
         """Return a set of dependent nodes given as bits, in the order of execution."""
         places = (place for place in range(nodes.bit_length()) if nodes >> place & 1)
-        return [self.dependent[place] for place in places]
+        return [self._reached[place] for place in places]
 
     def dominates(self, source: fx.Node, target: fx.Node) -> bool:
         """Tell whether every path from the sample to a dependent value goes through another."""
@@ -100,13 +106,13 @@ class SampleFlow(Flow):
     def _digraph(self) -> Any:
         graph = nx.DiGraph()
         graph.add_node(self.sample)
-        for node in self.dependent[1:]:
+        for node in self._reached[1:]:
             graph.add_edges_from((operand, node) for operand in self.data_operands(node) if operand in self._bit)
         return graph
 
     def _ancestors(self) -> dict[fx.Node, int]:
         above: dict[fx.Node, int] = {}
-        for node in self.dependent:
+        for node in self._reached:
             above[node] = 0
             for operand in self.data_operands(node):
                 if operand in self._bit and operand in above:
@@ -114,12 +120,17 @@ class SampleFlow(Flow):
         return above
 
     def _descendants(self) -> dict[fx.Node, int]:
-        below = dict.fromkeys(self.dependent, 0)
-        for node in reversed(self.dependent):
+        below = dict.fromkeys(self._reached, 0)
+        for node in reversed(self._reached):
             for operand in self.data_operands(node):
                 if operand in self._bit:
                     below[operand] |= below[node] | self._bit[node]
         return below
+
+
+def _macs(node: fx.Node) -> int:
+    shapes = [integer_shape(value_of(operand)) for operand in tensor_operands(node)]
+    return node_macs(node, shapes, integer_shape(value_of(node)))
 
 
 def _sample(program: Program, name: str | None) -> fx.Node:
