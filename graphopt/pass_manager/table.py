@@ -94,9 +94,17 @@ def _load(name: str, path: str) -> type[Pass]:
 
 PASS_TABLE = PassTable(
     [
+        ("dbcache", "graphopt.passes.caching.first_block:DualBlockCache"),
+        ("deepcache", "graphopt.passes.caching.deepcache:DeepCache"),
+        ("dip-go", "graphopt.passes.caching.tables:DipGo"),
+        ("first-block", "graphopt.passes.caching.first_block:FirstBlock"),
         ("hoist-invariants", "graphopt.passes.caching.hoist:HoistInvariants"),
         ("insert-cache", "graphopt.passes.caching.insert:InsertCache"),
+        ("l2c", "graphopt.passes.caching.tables:LearningToCache"),
+        ("mag-cache", "graphopt.passes.caching.mag_cache:MagCache"),
+        ("pab", "graphopt.passes.caching.pab:PyramidAttentionBroadcast"),
         ("prune-channels", "graphopt.passes.channels.prune:PruneChannels"),
+        ("taylorseer", "graphopt.passes.caching.taylorseer:TaylorSeer"),
     ],
     group=ENTRY_POINT_GROUP,
 )

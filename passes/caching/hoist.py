@@ -139,10 +139,10 @@ def _extended(
 def _savings(result: PassResult) -> list[str]:
     """What a step no longer computes or reads."""
     whole, step = cost(result.program), cost(result.programs[FULL])
+    saved = f"{whole.parameter_bytes - step.parameter_bytes:,} of {whole.parameter_bytes:,} bytes of weights"
     lines = [
         f"a full step computes {whole.macs - step.macs:,} of {whole.macs:,} MACs less",
-        f"it reads {whole.parameter_bytes - step.parameter_bytes:,} of {whole.parameter_bytes:,} bytes of weights less "
-        f"({whole.parameters - step.parameters:,} parameters)",
+        f"it reads {saved} less ({whole.parameters - step.parameters:,} parameters)",
     ]
     with torch.no_grad():
         held = 0

@@ -8,7 +8,7 @@ from graphopt.cuts import Cut, CutKind
 from graphopt.errors import SpecError
 from graphopt.pass_manager.suggestions import nearest
 from graphopt.program import Program
-from graphopt.regions import Block, Branch, Regions, Skip, Stack, find_regions
+from graphopt.regions import Block, Branch, CutCandidate, Regions, Skip, Stack, find_regions
 
 
 def find_cuts(program: Program, texts: Iterable[str], kind: CutKind, sample: str | None) -> tuple[Cut, ...]:
@@ -41,7 +41,7 @@ def find_cuts(program: Program, texts: Iterable[str], kind: CutKind, sample: str
     return tuple(found)
 
 
-def region_cuts(region: Branch | Block | Skip | Stack, kind: CutKind) -> tuple[Cut, ...]:
+def region_cuts(region: Branch | Block | Skip | Stack | CutCandidate, kind: CutKind) -> tuple[Cut, ...]:
     """The cuts that keep what a region gives: its value, or its residual.
 
     Raises:
@@ -49,6 +49,8 @@ def region_cuts(region: Branch | Block | Skip | Stack, kind: CutKind) -> tuple[C
     """
     if isinstance(region, Skip):
         return (Cut(region.main),)
+    if isinstance(region, CutCandidate):
+        return region.cuts
     if isinstance(region, Stack):
         last = len(region.blocks)
         return region.residual_cuts(0, last) if kind == "residual" else tuple(map(Cut, region.boundaries[last]))

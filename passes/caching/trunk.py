@@ -1,0 +1,52 @@
+"""The trunk of a program: its largest stack of blocks."""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+
+from graphopt.arguments import packet_of
+from graphopt.errors import PreconditionError
+from graphopt.pass_manager import Pass
+from graphopt.program import Program
+from graphopt.regions import Stack, find_regions, input_classes
+from graphopt.values import value_of
+
+
+def find_trunk(pass_: Pass, program: Program, sample: str | None) -> Stack:
+    """The stack of blocks with the most multiply-accumulates.
+
+    Raises:
+        PreconditionError: the program has no blocks one behind the other.
+    """
+    stacks = find_regions(program, sample=sample).stacks
+    if not stacks:
+        raise PreconditionError(
+            f"{pass_.name}: found no stack of blocks in {program.source.class_name}; deepcache caches U-Nets, and "
+            "insert-cache cuts anywhere"
+        )
+    return stacks[0]
+
+
+def context_inputs(program: Program, sample: str) -> tuple[str, ...]:
+    """Inputs that steer the sample otherwise than by being added to it, such as text, timesteps and labels.
+
+    A residual that something else computes for the sample, as a ControlNet does, meets it in additions of its own shape
+    only: to ignore it would lose what it says about this step.
+    """
+    classes = input_classes(program)
+    added: dict[str, bool] = {}
+    for node, inputs in classes.items():
+        operands = [operand for operand in node.all_input_nodes if sample not in classes[operand]]
+        if sample not in inputs or len(operands) == len(node.all_input_nodes):
+            continue
+        for name in frozenset[str]().union(*(classes[operand] for operand in operands)):
+            added[name] = added.get(name, True) and _adds_alike(node)
+    places = [str(node.name) for node in program.graph_module.graph.find_nodes(op="placeholder")]
+    return tuple(name for name in places if name != sample and not added.get(name, False))
+
+
+def _adds_alike(node: fx.Node) -> bool:
+    """Whether a node adds two tensors of one shape."""
+    shapes = {tuple(getattr(value_of(operand), "shape", ())) for operand in node.all_input_nodes}
+    return packet_of(node) in (torch.ops.aten.add, torch.ops.aten.add_) and len(shapes) == 1
