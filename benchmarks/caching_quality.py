@@ -48,21 +48,27 @@ SUBJECTS = {
             "deepcache{interval=2}",
             "deepcache{interval=3}",
             "deepcache{interval=5}",
+            "deepcache{interval=3,branch=2}",
+            "dip-go{ratio=0.5}",
             "auto{speedup=2}",
         ),
     ),
     "dit": Subject(
         lambda cache, data: diffusion_transformer(cache, data, DiTConfig(), TrainingConfig()),
         (
-            "first-block{threshold=0.05}",
-            "first-block{threshold=0.1}",
             "first-block{threshold=0.2}",
-            "dbcache{threshold=0.1}",
-            "taylorseer{interval=3}",
+            "first-block{threshold=0.3}",
+            "first-block{threshold=0.4}",
+            "dbcache{front=1,back=1,warm_up=2,threshold=0.2}",
+            "dbcache{front=1,back=0,warm_up=2,threshold=0.3,max_consecutive=2}",
+            "taylorseer{interval=3,layers=all}",
+            "taylorseer{interval=3,layers=attention}",
             "mag-cache{threshold=0.06}",
-            "pab{interval=2}",
-            "l2c{threshold=0.1}",
-            "dip-go{ratio=0.5}",
+            "mag-cache{threshold=0.12}",
+            "pab{self_attention=2,window=[0.1,0.8]}",
+            "l2c{ratio=0.5}",
+            "l2c{ratio=0.9}",
+            "dip-go{ratio=0.5,allow_dead=[x]}",
             "auto{speedup=2}",
         ),
     ),
@@ -145,7 +151,7 @@ def _section(
             cached = Cached(graphopt.CacheSession(result), sampling.steps)
             contests.append(harness.contest(text, cached))
         except GraphoptError as error:
-            failures[text] = str(error)
+            failures[text] = str(error).splitlines()[0]
             continue
         programs[text] = cached.programs()
     return {
