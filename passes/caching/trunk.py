@@ -6,6 +6,7 @@ import torch
 from torch import fx
 
 from graphopt.arguments import packet_of
+from graphopt.cost import integer_shape
 from graphopt.errors import PreconditionError
 from graphopt.pass_manager import Pass
 from graphopt.program import Program
@@ -48,5 +49,5 @@ def context_inputs(program: Program, sample: str) -> tuple[str, ...]:
 
 def _adds_alike(node: fx.Node) -> bool:
     """Whether a node adds two tensors of one shape."""
-    shapes = {tuple(getattr(value_of(operand), "shape", ())) for operand in node.all_input_nodes}
+    shapes = {integer_shape(value_of(operand)) for operand in node.all_input_nodes}
     return packet_of(node) in (torch.ops.aten.add, torch.ops.aten.add_) and len(shapes) == 1
