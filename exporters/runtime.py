@@ -20,6 +20,7 @@ TOLERANCES: Mapping[torch.dtype, float] = {
 }
 """Largest error allowed by default, as a fraction of an output's largest magnitude; whole numbers must be equal."""
 
+_CPU = ("CPUExecutionProvider",)
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
@@ -57,12 +58,13 @@ def require_onnx() -> None:
         raise MissingExtraError("onnx")
 
 
-def session(path: str | Path, threads: int = 1) -> Any:
-    """Open an ONNX file in ONNX Runtime on the CPU.
+def session(path: str | Path, threads: int = 1, providers: Sequence[Any] | None = None) -> Any:
+    """Open an ONNX file in ONNX Runtime.
 
     Args:
         path: The ``.onnx`` file.
-        threads: Threads that one operator may use.
+        threads: Threads that one operator may use; 0 lets ONNX Runtime choose.
+        providers: Execution providers, the CPU's by default.
 
     Returns:
         An ``onnxruntime.InferenceSession``.
@@ -78,9 +80,10 @@ def session(path: str | Path, threads: int = 1) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
+    failures: tuple[type[Exception], ...] = (*runtime_errors(), ValueError)
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except runtime_errors() as error:
+        return onnxruntime.InferenceSession(str(path), options, providers=list(providers or _CPU))
+    except failures as error:
         raise ExportError(
             f"ONNX Runtime cannot load {Path(path).name}: {error}; another opset or float32 may help"
         ) from error
