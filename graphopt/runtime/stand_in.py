@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from graphopt.runtime.preparation import Preparation
 from graphopt.runtime.session import CacheSession, Decision
 from graphopt.runtime.steps import StepFinder
-from graphopt.schedule import Periods
+from graphopt.schedule import Periods, Schedule
 
 TIMESTEP_NAMES = ("timestep", "timesteps", "t", "sigma")
 """What denoisers call the argument that says where they are."""
@@ -117,10 +117,15 @@ class CachedDenoiser(nn.Module):
         timesteps = self._finder.timesteps()
         if timesteps is None:
             session.reset()
-        elif isinstance(session.schedule.policy, Periods) and session.schedule.policy.window is not None:
+        elif self._asks(session.schedule):
             session.reset(timesteps=timesteps.tolist())
         else:
             session.reset(steps=len(timesteps))
+
+    def _asks(self, schedule: Schedule) -> bool:
+        if isinstance(schedule.policy, Periods) and schedule.policy.window is not None:
+            return True
+        return schedule.timestep is not None and self._finder.listed
 
     # ------------------------------------------------------------------ the timestep
 

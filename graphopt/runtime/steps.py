@@ -40,6 +40,7 @@ class _Generation:
     step: int = 0
     unnamed: int = 0
     rises: bool | None = None
+    listed: bool = False
     calls: Counter[str] = field(default_factory=Counter)
 
 
@@ -81,6 +82,7 @@ class StepFinder:
             mark = ("calls", 0) if mark[0] == "calls" else mark
         self._advance(mark, branch)
         self._origin = origin
+        self._now.listed = mark[0] == "place" and _is_entry(timestep)
         if branch is None:
             branch = str(self._now.unnamed) if self._now.unnamed else ""
             self._now.unnamed += 1
@@ -95,6 +97,11 @@ class StepFinder:
         """The scheduler's timesteps from the first step of this generation on; None where they are not known."""
         timesteps = _timesteps(self._scheduler())
         return None if timesteps is None else timesteps[self._first(timesteps) :]
+
+    @property
+    def listed(self) -> bool:
+        """Whether the model is given the scheduler's timesteps as they are, not scaled to another range."""
+        return self._now.listed
 
     # ------------------------------------------------------------------ where
 

@@ -247,10 +247,50 @@ def test_changed_weights_are_seen(pipe: Loop, model: Denoiser, captures: list[An
     torch.testing.assert_close(pipe(noise().double()), by_hand(model, noise().double()))
 
 
+@pytest.mark.parametrize("scaled", [False, True])
+def test_what_depends_on_the_timestep_alone_is_computed_for_all_of_them(model: Denoiser, scaled: bool) -> None:
+    class Timed(Denoiser):
+        def head(self, sample: Tensor, timestep: Tensor, hidden: Tensor) -> Tensor:
+            return self.shallow(sample) * torch.sin(timestep.reshape(-1, 1, 1)) + hidden
+
+    class Scaling(nn.Module):
+        def __init__(self, model: nn.Module) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, sample: Tensor, t: Tensor) -> Any:
+            return self.model(sample, t / 1000)
+
+    model = Timed()
+    pipe = enable_cache(Loop(model), "hoist-invariants")
+    stand_in = pipe.unet
+    pipe.unet = Scaling(stand_in) if scaled else stand_in
+    plain = Loop(Scaling(model) if scaled else model)
+    for steps in (7, 3):
+        assert torch.equal(pipe(noise(), steps), plain(noise(), steps))
+    told = stand_in.sessions[-1]._timesteps
+    assert told == (None if scaled else pipe.scheduler.timesteps.tolist())
+
+
 def test_inference_mode(pipe: Loop, model: Denoiser) -> None:
     with torch.inference_mode():
         got = pipe(noise())
     torch.testing.assert_close(got.clone(), by_hand(model, noise()))
+
+
+@pytest.mark.gpu
+def test_a_static_schedule_never_waits_for_the_device(model: Denoiser) -> None:
+    model.cuda()
+    pipe = enable_cache(Loop(model), EVERY_THIRD)
+    sample = noise().cuda()
+    with torch.device("cuda"):
+        first = pipe(sample)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            second = pipe(sample)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(first, second)
 
 
 def test_a_result_stands_for_its_passes(model: Denoiser, captures: list[Any]) -> None:
