@@ -185,19 +185,6 @@ class OnnxCachedDenoiser:
     # ------------------------------------------------------------------ the model
 
     @property
-    def config(self) -> Any:
-        """Configuration of the model.
-
-        Raises:
-            AttributeError: none was given.
-        """
-        if self._config is not None:
-            return self._config
-        if self._model is not None:
-            return self._model.config
-        raise AttributeError("the denoiser has no configuration; give it config=... or model=...")
-
-    @property
     def dtype(self) -> torch.dtype:
         """Dtype of the first floating input."""
         dtypes = [_dtype(one) for one in self._described.tensors]
@@ -210,10 +197,13 @@ class OnnxCachedDenoiser:
 
     def __getattr__(self, name: str) -> Any:
         """Read everything else from the model, or from its configuration."""
-        for source in (vars(self).get("_model"), vars(self).get("_config")):
+        model, config = vars(self).get("_model"), vars(self).get("_config")
+        if name == "config" and config is not None:
+            return config
+        for source in (model, config):
             if source is not None and hasattr(source, name):
                 return getattr(source, name)
-        raise AttributeError(f"the denoiser has no {name}; give it a model=... that has")
+        raise AttributeError(f"the denoiser has no {name}; give it a model=... or config=... that has")
 
 
 def _giver(scheduler: Any) -> Callable[[], Any]:
