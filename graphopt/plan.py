@@ -15,7 +15,7 @@ from torch import Tensor
 from graphopt.dependency.graph import DependencyGraph, Member
 from graphopt.dependency.placement import Placement
 from graphopt.errors import PlanError
-from graphopt.program import Program
+from graphopt.program import Bypass, Program
 from graphopt.schedule import Schedule
 from graphopt.version import __version__
 
@@ -107,6 +107,7 @@ class Plan:
         regroup: whether groups of a GroupNorm that straddle a concatenation were allowed to change their members.
         schedule: where the program is cut, the programs that come of it, and which runs at which step; None where
             nothing is cached.
+        bypassed: branches and blocks that are left out, before anything else is done.
     """
 
     source: PlanSource
@@ -115,6 +116,7 @@ class Plan:
     tied: Mapping[str, str] = field(default_factory=dict)
     regroup: bool = False
     schedule: Schedule | None = None
+    bypassed: tuple[Bypass, ...] = ()
 
     @property
     def kept(self) -> dict[str, tuple[int, ...]]:
@@ -157,7 +159,8 @@ class Plan:
                     f"{name} is {list(state_dict[name].shape)}, but the plan was made for {list(shape)}; "
                     "replay it on the original model's state dict"
                 )
-        out = dict(state_dict)
+        gone = {name for one in self.bypassed for name in one.tensors}
+        out = {name: tensor for name, tensor in state_dict.items() if name not in gone}
         for name, dims in self.parameters().items():
             for dim, indices in dims.items():
                 if name in out:
@@ -182,7 +185,7 @@ class Plan:
             "axes": {name: _axis_to_dict(axis) for name, axis in self.axes.items()},
             "tied": dict(self.tied),
             "regroup": self.regroup,
-            "bypassed": [],
+            "bypassed": [_bypass_to_dict(one) for one in self.bypassed],
             **_schedule_to_dict(self.schedule),
             "stages": [],
         }
@@ -222,6 +225,7 @@ class Plan:
             {str(alias): str(name) for alias, name in data["tied"].items()},
             bool(data["regroup"]),
             _schedule_from_dict(data),
+            tuple(map(_bypass_from_dict, data["bypassed"])),
         )
 
     @classmethod
@@ -238,10 +242,10 @@ class Plan:
 
 
 def make_plan(graph: DependencyGraph, kept: Mapping[str, tuple[int, ...]], passes: tuple[str, ...]) -> Plan:
-    """The plan that keeps these indices of a program's axes.
+    """The plan that keeps these indices of a program's axes, and leaves out what the program's lineage says.
 
     Args:
-        graph: analysis of the original program.
+        graph: analysis of the original program, or of what is left of it without its bypassed branches and blocks.
         kept: kept indices by axis id; axes that stay whole are not written down.
         passes: text of the passes that decided so.
     """
@@ -256,12 +260,25 @@ def make_plan(graph: DependencyGraph, kept: Mapping[str, tuple[int, ...]], passe
         if group.id in kept and len(kept[group.id]) < group.size
     }
     tied = {name: first for name, first in graph.names.items() if name != first}
-    return Plan(PlanSource.of(graph.program), passes, axes, tied, graph.regroup)
+    lineage = graph.program.lineage
+    if lineage is None or lineage.kept:
+        return Plan(PlanSource.of(graph.program), passes, axes, tied, graph.regroup)
+    return Plan(PlanSource.of(lineage.origin), passes, axes, tied, graph.regroup, bypassed=lineage.bypassed)
 
 
 def _member(member: Member, program: Program) -> AxisMember:
     length = int(program.parameters[member.tensor].shape[member.dim])
     return AxisMember(member.tensor, member.dim, length, member.placement)
+
+
+def _bypass_to_dict(bypass: Bypass) -> dict[str, Any]:
+    replaced = dict(bypass.replaced)
+    return {"id": bypass.id, "kind": bypass.kind, "replaced": replaced, "tensors": list(bypass.tensors)}
+
+
+def _bypass_from_dict(data: Mapping[str, Any]) -> Bypass:
+    replaced = {str(output): str(source) for output, source in data["replaced"].items()}
+    return Bypass(str(data["id"]), str(data["kind"]), replaced, tuple(map(str, data["tensors"])))
 
 
 def _schedule_to_dict(schedule: Schedule | None) -> dict[str, Any]:

@@ -30,6 +30,23 @@ class Source:
     fingerprint: str
 
 
+@dataclass(frozen=True)
+class Bypass:
+    """A branch or block that is left out: whoever read what it gives reads what enters it.
+
+    Attributes:
+        id: Id of the region in the captured program, such as ``block.3``.
+        kind: What it is: ``branch`` or ``block``.
+        replaced: Each node whose readers read another one, with that other node, in names of the captured program.
+        tensors: Names of the tensors that leave with it, after what was left out before it.
+    """
+
+    id: str
+    kind: str
+    replaced: Mapping[str, str]
+    tensors: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class Lineage:
     """How a rewritten program descends from the captured one.
@@ -38,11 +55,13 @@ class Lineage:
         origin: The captured program, in whose indices everything is told.
         kept: Axis id to the indices of the origin that are left, ascending.
         regroup: Whether the axes are those of an analysis that lets GroupNorms regroup their members.
+        bypassed: Branches and blocks that were left out before; the axes are those of what remained.
     """
 
     origin: "Program"
     kept: Mapping[str, tuple[int, ...]]
     regroup: bool = False
+    bypassed: tuple[Bypass, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -101,7 +101,7 @@ def _compare(
         name: slice_tensor(tensor, graph.dims(name), masks) for name, tensor in values.items() if name in graph.names
     }
     written = written_attributes(graph.program.graph_module)
-    return _compared(
+    return compared(
         _run(original, values, inputs, written),
         _run(masked, mask_tensors(graph, masks, values), inputs, written),
         _run(sliced, small, inputs, written),
@@ -182,7 +182,8 @@ def _run(
     return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
 
 
-def _compared(original: list[Tensor], masked: list[Tensor], sliced: list[Tensor]) -> Comparison:
+def compared(original: list[Tensor], masked: list[Tensor], sliced: list[Tensor]) -> Comparison:
+    """Compare the outputs of the original, the masked original and the rewritten program."""
     errors, effects = [0.0], [0.0]
     for whole, expected, found in zip(original, masked, sliced, strict=True):
         difference, change = _norm(_minus(expected, found)), _norm(_minus(expected, whole))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,11 +12,13 @@ from graphopt.errors import GraphoptError, VerificationError
 from graphopt.example_inputs import ExampleInputs
 from graphopt.plan import Plan
 from graphopt.program import Program, require_program
+from graphopt.proof.bypassing import check_bypasses, check_remaining
 from graphopt.proof.caching import check_programs
 from graphopt.proof.check import Check, equal, inputs_of, outputs_of
 from graphopt.proof.comparison import TOLERANCE, Comparison, compare
 from graphopt.proof.randomise import random_parameters
 from graphopt.rewrite.ancestry import origin_of
+from graphopt.rewrite.bypassing import bypass
 from graphopt.rewrite.replay import replay
 from graphopt.rewrite.slicing import slice_axes, slice_tensor
 
@@ -61,7 +63,7 @@ def verify(
         program: the program that the result was made from.
         result: the rewritten program and its plan.
         seed: seed of the random parameters.
-        per_axis: also prove every axis of the plan by itself.
+        per_axis: also prove every axis, branch and block of the plan by itself.
         trained: the result's weights were trained after the rewrite, so they are not compared with the original's.
 
     Raises:
@@ -73,19 +75,45 @@ def verify(
     rewritten, plan = result.program, result.plan
     programs: Mapping[str, Program] = getattr(result, "programs", {})
     cached = check_programs(rewritten, plan.schedule, programs) if plan is not None and plan.schedule else ()
-    if plan is None or not plan.axes or rewritten is program:
+    if plan is None or not (plan.axes or plan.bypassed) or rewritten is program:
         return VerificationReport((_identity(program, rewritten), *cached))
     origin = origin_of(program)
-    graph = DependencyGraph(origin, regroup=plan.regroup)
-    checks = [] if trained else [_weights(graph, rewritten, plan)]
-    checks.append(_mask_equals_slice(graph, rewritten, plan.kept, seed, "all units of the plan at once"))
+    base = bypass(origin, plan.bypassed) if plan.bypassed and plan.axes else origin
+    graph = DependencyGraph(base, regroup=plan.regroup) if plan.axes else None
+    checks: list[Check] = []
+    if plan.bypassed:
+        checks += _bypassed(origin, rewritten if graph is None else base, plan, seed, trained=trained)
+    if graph is not None:
+        checks += _sliced(graph, rewritten, plan, seed, trained=trained)
     checks.append(_shapes(origin, rewritten))
     checks.append(_replay(origin, rewritten, plan, trained=trained))
     if per_axis:
-        for name, kept in plan.kept.items():
-            sliced = slice_axes(graph, {name: kept})
-            checks.append(_mask_equals_slice(graph, sliced, {name: kept}, seed, f"axis {name} alone"))
+        checks += _each(origin, graph, plan, seed)
     return VerificationReport((*checks, *cached))
+
+
+def _bypassed(origin: Program, rewritten: Program, plan: Plan, seed: int, *, trained: bool) -> Iterator[Check]:
+    """The laws of what is left out, on a program of which no axis was sliced."""
+    yield check_remaining(origin, rewritten, plan.bypassed, trained=trained)
+    yield check_bypasses(origin, rewritten, plan.bypassed, seed, "all branches and blocks of the plan at once")
+
+
+def _sliced(graph: DependencyGraph, rewritten: Program, plan: Plan, seed: int, *, trained: bool) -> Iterator[Check]:
+    """The laws of axes, on what is left without the bypassed branches and blocks."""
+    if not trained:
+        yield _weights(graph, rewritten, plan)
+    yield _mask_equals_slice(graph, rewritten, plan.kept, seed, "all units of the plan at once")
+
+
+def _each(origin: Program, graph: DependencyGraph | None, plan: Plan, seed: int) -> Iterator[Check]:
+    """Law 1 on every branch, block and axis alone."""
+    for one in plan.bypassed:
+        yield check_bypasses(origin, bypass(origin, [one]), [one], seed, f"{one.id} alone")
+    if graph is None:
+        return
+    for name, kept in plan.kept.items():
+        sliced = slice_axes(graph, {name: kept})
+        yield _mask_equals_slice(graph, sliced, {name: kept}, seed, f"axis {name} alone")
 
 
 def _identity(program: Program, rewritten: Program) -> Check:

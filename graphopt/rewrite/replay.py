@@ -6,6 +6,7 @@ from graphopt.dependency.graph import DependencyGraph
 from graphopt.errors import PlanError
 from graphopt.plan import Plan, PlanSource
 from graphopt.program import Program
+from graphopt.rewrite.bypassing import bypass
 from graphopt.rewrite.slicing import slice_axes
 from graphopt.rewrite.stepping import step_programs
 
@@ -15,7 +16,7 @@ def replay(plan: Plan, program: Program) -> Program:
 
     Raises:
         PlanError: if the plan was made for another model (the first difference is named), or names an axis that
-            the program does not have.
+            the program does not have, or a branch or block that it does not have.
     """
     found = PlanSource.of(program)
     if plan.source.fingerprint != found.fingerprint:
@@ -23,6 +24,8 @@ def replay(plan: Plan, program: Program) -> Program:
             f"the plan was made for another model than this {found.class_name}: {plan.source.first_difference(found)}; "
             "build the model as it was when the plan was made"
         )
+    if plan.bypassed:
+        program = bypass(program, plan.bypassed)
     if not plan.axes:
         return program
     graph = DependencyGraph(program, regroup=plan.regroup)

@@ -32,7 +32,11 @@ def slice_axes(graph: DependencyGraph, kept: Mapping[str, Sequence[int]]) -> Pro
     """
     program = graph.program
     whole = {name: tuple(int(index) for index in indices) for name, indices in kept.items()}
-    lineage = Lineage(program, whole, graph.regroup)
+    before = program.lineage
+    if before is None or before.kept:
+        lineage = Lineage(program, whole, graph.regroup)
+    else:
+        lineage = Lineage(before.origin, whole, graph.regroup, before.bypassed)
     return recapture(sliced_graph(graph, kept), program.args, program.kwargs, program, lineage=lineage)
 
 

@@ -16,7 +16,7 @@ from graphopt.errors import PreconditionError
 from graphopt.pass_manager import PassContext
 from graphopt.program import Program
 from graphopt.proof.masking import mask_tensors
-from graphopt.rewrite.ancestry import origin_of
+from graphopt.rewrite.ancestry import base_of
 from graphopt.scores import Gradients, Scorer
 
 
@@ -36,6 +36,8 @@ class Ancestor:
     def of(cls, program: Program, *, regroup: bool) -> Ancestor:
         """Analyse the captured program with the weights of this one; a program without history is its own.
 
+        What prune-layers left out stays out.
+
         Raises:
             PreconditionError: if an earlier pass chose the other kind of ``regroup``.
         """
@@ -45,7 +47,7 @@ class Ancestor:
                 f"the program was pruned with regroup={str(lineage.regroup).lower()} before, which has other axes than "
                 f"regroup={str(regroup).lower()}; give every prune-channels of a pipeline the same regroup"
             )
-        return cls(DependencyGraph(origin_of(program), regroup=regroup), lineage.kept if lineage else {})
+        return cls(DependencyGraph(base_of(program), regroup=regroup), lineage.kept if lineage else {})
 
     def scores(
         self,
