@@ -61,17 +61,21 @@ class Builder:
         inputs = [node for node in sources if node is not None] if bypassable else _nodes(before)
         nodes = self.flow.dying(_nodes(after), set(_nodes(before)))
         operators = [node for node in nodes if node.op == "call_function"]
-        computing = [node for node in operators if self.flow.macs.get(node) and self.flow.depends(node)]
         return Block(
             id=f"block.{len(self.blocks)}",
             inputs=tuple(node.name for node in inputs),
             outputs=tuple(node.name for node in _nodes(after)),
             nodes=tuple(node.name for node in operators),
-            module=module_of(computing),
+            module=module_of([*filter(self._tells, operators), *_nodes(after)]),
             key=structure_key(operators),
             cost=self.costing.cost(nodes),
             bypassable=bypassable,
         )
+
+    def _tells(self, node: fx.Node) -> bool:
+        """Tell whether a node says in which module it is: it depends on the sample, and has weights or contracts."""
+        reads = any(operand.op == "get_attr" for operand in node.all_input_nodes)
+        return self.flow.depends(node) and (reads or self.flow.macs.get(node, 0) > 0)
 
     def _stream(self, node: fx.Node, lane: int) -> Stream:
         parts = tuple(self._described(part, lane) for part in self._parts(node))

@@ -15,7 +15,22 @@ from graphopt.program import Program, require_program
 
 aten = torch.ops.aten
 
-SIZES = {aten.sym_size, aten.sym_stride, aten.sym_numel, aten.sym_storage_offset}
+READS_NO_DATA = {
+    aten.sym_size,
+    aten.sym_stride,
+    aten.sym_numel,
+    aten.sym_storage_offset,
+    aten.empty_like,
+    aten.zeros_like,
+    aten.ones_like,
+    aten.full_like,
+    aten.rand_like,
+    aten.randn_like,
+    aten.new_empty,
+    aten.new_zeros,
+    aten.new_ones,
+    aten.new_full,
+}
 
 
 class Flow:
@@ -59,8 +74,8 @@ class Flow:
         return self.by_name[name]
 
     def data_operands(self, node: fx.Node) -> list[fx.Node]:
-        """Return the operands whose data a node reads, none where it only asks for a size."""
-        return [] if packet_of(node) in SIZES else self.operands[node]
+        """Return the operands whose data a node reads, none where it only asks for sizes."""
+        return [] if packet_of(node) in READS_NO_DATA else self.operands[node]
 
     def reached_from(self, sources: Iterable[fx.Node]) -> set[fx.Node]:
         """Return the sources and every node computed from their data."""

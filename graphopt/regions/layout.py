@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import torch
+
 from graphopt.regions.kinds import BranchKind
 from graphopt.regions.repeats import Span, Tape, repeated_spans
 from graphopt.regions.residuals import Residual
@@ -146,21 +148,25 @@ class Planner:
         for span in spans:
             gap = (self.tape.steps[chain[-1].end], self.tape.steps[span.start]) if chain else (0, 0)
             if gap[0] != gap[1] and (gap[0] > gap[1] or self._works(*gap)):
-                yield tuple(chain)
+                yield tuple(self._activated(chain, len(self.width.steps) - 1))
                 chain = []
-            if chain and self._activated(*gap) > gap[0]:
-                chain[-1] = Span(chain[-1].start, self._span(gap[0], self._activated(*gap)).end)
+            if chain:
+                chain = self._activated(chain, gap[1])
             chain.append(Span(chain[-1].end, span.end) if chain and gap[0] != gap[1] else span)
         if chain:
-            yield tuple(chain)
+            yield tuple(self._activated(chain, len(self.width.steps) - 1))
 
-    def _activated(self, low: int, high: int) -> int:
-        """Return the last step of those after `low` that only apply a function to each number of the one before."""
-        for step in range(low + 1, high + 1):
-            before, node = self.flow.nodes[self.width.steps[step - 1]], self.flow.nodes[self.width.steps[step]]
-            if node.all_input_nodes != [before] or not self.flow.alike(before, node):
-                return step - 1
-        return high
+    def _activated(self, chain: list[Span], high: int) -> list[Span]:
+        """Let the last span of a chain take in the functions of single numbers that directly follow it."""
+        low = last = self.tape.steps[chain[-1].end]
+        while last < high and self._is_activation(last + 1):
+            last += 1
+        return chain if last == low else [*chain[:-1], Span(chain[-1].start, self._span(low, last).end)]
+
+    def _is_activation(self, step: int) -> bool:
+        before, node = self.flow.nodes[self.width.steps[step - 1]], self.flow.nodes[self.width.steps[step]]
+        is_pointwise = isinstance(node.target, torch._ops.OpOverload) and torch.Tag.pointwise in node.target.tags
+        return is_pointwise and node.all_input_nodes == [before] and len(self.flow.users[before]) == 1
 
     def _extent(self, residual: Residual) -> tuple[int, int]:
         places = (self.flow.order[self.flow.owner[residual.base]], self.flow.order[residual.add])

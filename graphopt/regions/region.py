@@ -52,7 +52,7 @@ class Block:
             block is left out then.
         outputs: Streams that leave.
         nodes: Operators that nothing needs once the outputs come from elsewhere while the inputs stay.
-        module: Dotted path of the user's module that does the block's products, empty where it is not known.
+        module: Dotted path of the user's module that holds the block's weights, empty where it is not known.
         key: Equal for blocks of equal structure and shapes.
         cost: Cost of its nodes.
         bypassable: Whether every output has an input of its own of the same shape and type.
