@@ -1,6 +1,7 @@
 """graphopt: a compiler that makes PyTorch models smaller and faster on their graph, with proof."""
 
 from graphopt.compiler import optimize
+from graphopt.cuts import Cut
 from graphopt.dependency.graph import DependencyGraph
 from graphopt.dependency.registry import Sample, coupling_rule
 from graphopt.exporters.onnx import export_onnx
@@ -10,12 +11,17 @@ from graphopt.passes.channels.prune import PruneChannels
 from graphopt.plan import Plan
 from graphopt.program import Program
 from graphopt.proof import verify
+from graphopt.regions import find_regions
+from graphopt.runtime import CacheSession, disable_cache, enable_cache
+from graphopt.schedule import Schedule
 from graphopt.scores import Batch
 from graphopt.tracing import capture
 from graphopt.version import __version__
 
 __all__ = [
     "Batch",
+    "CacheSession",
+    "Cut",
     "DependencyGraph",
     "Pass",
     "PassContext",
@@ -25,10 +31,14 @@ __all__ = [
     "PruneChannels",
     "Result",
     "Sample",
+    "Schedule",
     "__version__",
     "capture",
     "coupling_rule",
+    "disable_cache",
+    "enable_cache",
     "export_onnx",
+    "find_regions",
     "load",
     "optimize",
     "verify",

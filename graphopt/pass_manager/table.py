@@ -94,6 +94,7 @@ def _load(name: str, path: str) -> type[Pass]:
 
 PASS_TABLE = PassTable(
     [
+        ("auto", "graphopt.passes.caching.auto:Auto"),
         ("dbcache", "graphopt.passes.caching.first_block:DualBlockCache"),
         ("deepcache", "graphopt.passes.caching.deepcache:DeepCache"),
         ("dip-go", "graphopt.passes.caching.tables:DipGo"),
@@ -104,6 +105,7 @@ PASS_TABLE = PassTable(
         ("mag-cache", "graphopt.passes.caching.mag_cache:MagCache"),
         ("pab", "graphopt.passes.caching.pab:PyramidAttentionBroadcast"),
         ("prune-channels", "graphopt.passes.channels.prune:PruneChannels"),
+        ("prune-layers", "graphopt.passes.layers.prune:PruneLayers"),
         ("taylorseer", "graphopt.passes.caching.taylorseer:TaylorSeer"),
     ],
     group=ENTRY_POINT_GROUP,

@@ -146,6 +146,21 @@ def trimmed(program: Program, schedule: Schedule) -> Schedule:
     return replace(schedule, slots=slots, programs=programs)
 
 
+def still_read(program: Program, cuts: Iterable[Cut], name: str) -> bool:
+    """Tell whether a step that reads some cuts still looks at an input.
+
+    Args:
+        program: the program.
+        cuts: what the step reads.
+        name: the input, by the name of its placeholder.
+    """
+    nodes = {node.name: node for node in program.graph_module.graph.nodes}
+    cuts = tuple(cuts)
+    jumps = {nodes[cut.value]: nodes[cut.base] for cut in cuts if cut.base is not None}
+    stops = frozenset(nodes[cut.value] for cut in cuts if cut.base is None)
+    return nodes[name] in _upstream([program.graph_module.graph.output_node()], jumps, stops)
+
+
 def _needed(nodes: Mapping[str, fx.Node], schedule: Schedule, step: StepProgram) -> tuple[str, ...]:
     """The slots of those a program reads that it cannot do without."""
     cuts = {slot: schedule.slots[slot].cut for slot in step.reads}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from graphopt.passes.caching.insertion import insert
 from graphopt.passes.caching.trunk import context_inputs
 from graphopt.program import Program
 from graphopt.regions import Regions, find_regions
-from graphopt.rewrite.stepping import table_schedule
+from graphopt.rewrite.stepping import still_read, table_schedule
 from graphopt.schedule import Slot
 
 
@@ -49,12 +50,15 @@ class TableCache(Pass):
         """Cut the layers and make a program for every different row; see the class for the options."""
         regions = find_regions(program, sample=self.sample)
         cuts = self.layers(regions)
+        if self.table is None:
+            cuts = tuple(cut for cut in cuts if still_read(program, [cut], regions.sample))
         if not cuts:
             raise PreconditionError(f"{self.name}: found no layers of its kind in {program.source.class_name}")
         if self.table is None:
             purpose = f"{self.name} without a table"
             changes = step_changes(program, cuts, context.need_calibration(purpose))
             table = chosen_cells(changes, self.ratio, self.reusable)
+            table = [_with_sample(program, cuts, row, regions.sample) for row in table]
         else:
             table = [[digit == "1" for digit in row] for row in self.table]
         if len(table[0]) != len(cuts):
@@ -105,6 +109,9 @@ class LearningToCache(TableCache):
 class DipGo(TableCache):
     """Reuse the outputs of whole blocks; blocks that only reused ones read are not computed either.
 
+    In a program without long skips everything passes through every block, and a reused output would leave nothing of
+    the step's own sample; what the block adds is reused there.
+
     References:
         Zhu et al., DiP-GO: A Diffusion Pruner via Few-step Gradient Optimization, NeurIPS 2024, arXiv 2410.16942. The
         gates are trained there; here a trained table is given, or measured changes decide.
@@ -114,27 +121,70 @@ class DipGo(TableCache):
     references: ClassVar[tuple[str, ...]] = ("arXiv:2410.16942",)
 
     def layers(self, regions: Regions) -> tuple[Cut, ...]:
-        """Every output of every block."""
-        return tuple(dict.fromkeys(Cut(name) for block in regions.blocks for name in block.outputs))
+        """Every output of every block, or what it adds where no long skip leads around it."""
+        if regions.skips:
+            return tuple(dict.fromkeys(Cut(name) for block in regions.blocks for name in block.outputs))
+        blocks = [block for block in regions.blocks if block.bypassable]
+        pairs = (pair for block in blocks for pair in zip(block.inputs, block.outputs, strict=True))
+        return tuple(Cut(value, base) for base, value in pairs)
 
     def reusable(self, step: int) -> bool:
         """Every step but the first."""
         return step > 0
 
 
+def _with_sample(program: Program, cuts: Sequence[Cut], row: Sequence[bool], sample: str) -> list[bool]:
+    """A row without the last reused layers that together would leave nothing of the step's sample."""
+    kept = list(row)
+    while any(kept) and not still_read(program, itertools.compress(cuts, kept), sample):
+        kept[max(itertools.compress(range(len(kept)), kept))] = False
+    return kept
+
+
 def chosen_cells(changes: Sequence[Sequence[float]], ratio: float, reusable: Callable[[int], bool]) -> list[list[bool]]:
-    """The cells of a table with the smallest changes.
+    """The cells of a table that are reused: a layer is computed anew once its changes have added up to a limit.
+
+    The limit is the smallest at which the share is reached.
 
     Args:
-        changes: one row a step, one column a layer.
+        changes: change from the step before, one row a step, one column a layer.
         ratio: share of the reusable cells that are chosen.
         reusable: tells of a step whether its cells may be chosen.
     """
-    cells = [
-        (change, step, layer)
-        for step, row in enumerate(changes)
-        for layer, change in enumerate(row)
-        if step > 0 and reusable(step)
-    ]
-    chosen = {(step, layer) for _, step, layer in sorted(cells)[: int(ratio * len(cells))]}
-    return [[(step, layer) in chosen for layer in range(len(row))] for step, row in enumerate(changes)]
+    columns = list(zip(*changes, strict=True))
+    allowed = [step > 0 and reusable(step) for step in range(len(changes))]
+    limits = sorted({sum(column[start : end + 1]) for column in columns for start, end in _spans(allowed)})
+    wanted = int(ratio * sum(allowed) * len(columns))
+    low, high = 0, len(limits) - 1
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _count(columns, allowed, limits[middle]) >= wanted else (middle + 1, high)
+    limit = limits[low] if limits and wanted else -1.0
+    chosen = [_reused(column, allowed, limit) for column in columns]
+    return [list(row) for row in zip(*chosen, strict=True)]
+
+
+def _spans(allowed: Sequence[bool]) -> list[tuple[int, int]]:
+    """First and last step of every stretch of steps that may be reused one after another."""
+    found = []
+    for start, free in enumerate(allowed):
+        end = start
+        while free and end < len(allowed) and allowed[end]:
+            found.append((start, end))
+            end += 1
+    return found
+
+
+def _reused(column: Sequence[float], allowed: Sequence[bool], limit: float) -> list[bool]:
+    """The steps at which a layer is reused under a limit on the change since it was computed."""
+    reused: list[bool] = []
+    total = 0.0
+    for change, free in zip(column, allowed, strict=True):
+        total += change
+        reused.append(free and total <= limit)
+        total = total if reused[-1] else 0.0
+    return reused
+
+
+def _count(columns: Sequence[Sequence[float]], allowed: Sequence[bool], limit: float) -> int:
+    return sum(sum(_reused(column, allowed, limit)) for column in columns)
