@@ -21,6 +21,9 @@ def export(
     to: Annotated[
         Path | None, typer.Option(metavar="FILE.onnx", help="Where to write; model.onnx in FOLDER by default.")
     ] = None,
+    single_file: Annotated[
+        bool, typer.Option("--single-file", help="Of a schedule, write full and cached steps into one file.")
+    ] = False,
     model: ModelOverride = None,
     no_verify: Annotated[bool, typer.Option("--no-verify", help="Skip the comparison with torch.")] = False,
     as_json: AsJson = False,
@@ -30,7 +33,8 @@ def export(
     with Screen(as_json=as_json, with_traceback=traceback, steps=STEPS + 1) as screen:
         result = load_saved(folder, model, screen)
         screen.step(f"exporting with opset {opset}")
-        report = graphopt.export_onnx(result, folder if to is None else to, opset=opset, verify=not no_verify)
+        path = folder if to is None else to
+        report = graphopt.export_onnx(result, path, opset=opset, verify=not no_verify, single_file=single_file)
         screen.show(_document(report), plain_table(str(report.path), _rows(report)))
 
 
@@ -51,7 +55,12 @@ def _document(report: OnnxReport) -> dict[str, Any]:
         ],
         "notes": list(report.notes),
         "seconds": report.seconds,
+        "programs": {name: {"path": str(part.path), **_ports(part)} for name, part in report.programs.items()},
     }
+
+
+def _ports(report: OnnxReport) -> dict[str, Any]:
+    return {"operators": report.operators, "inputs": list(report.inputs), "outputs": list(report.outputs)}
 
 
 def _rows(report: OnnxReport) -> list[tuple[str, str]]:
@@ -65,5 +74,6 @@ def _rows(report: OnnxReport) -> list[tuple[str, str]]:
         ("outputs", ", ".join(report.outputs)),
         ("batch", "dynamic" if report.dynamic_batch else "fixed"),
         ("largest error", compared),
+        *((part.path.name, f"{part.operators} operators") for part in report.programs.values()),
         *(("note", note) for note in report.notes),
     ]

@@ -64,6 +64,7 @@ class OnnxCachedDenoiser:
         result = open_programs(Path(folder), self._described, providers, threads)
         self._device = result.device
         self._session = CacheSession(result)
+        self._played: list[Decision] = []
         self._finder = None if scheduler is None else StepFinder(_giver(scheduler))
         self._named: tuple[str | None, int | None] = (None, None)
         self._order = _order(model, self._described.arguments, self._described.positional)
@@ -72,8 +73,8 @@ class OnnxCachedDenoiser:
 
     @property
     def decisions(self) -> list[Decision]:
-        """What every step since the last reset did."""
-        return self._session.decisions
+        """What every step of this generation did; of the last one where a pipeline has ended it."""
+        return self._played
 
     @property
     def cache_bytes(self) -> int:
@@ -98,6 +99,7 @@ class OnnxCachedDenoiser:
         """
         if self._finder is not None:
             self._finder.forget()
+        self._played.clear()
         self._session.reset(steps=steps, timesteps=timesteps)
 
     @contextmanager
@@ -122,8 +124,10 @@ class OnnxCachedDenoiser:
             self._named = before
 
     def _reset_stateful_cache(self) -> None:
-        """Called by pipelines at their end."""
+        """Called by pipelines at their end: what is held goes, what was decided can still be read."""
+        played = list(self._played)
         self.reset()
+        self._played.extend(played)
 
     # ------------------------------------------------------------------ steps
 
@@ -144,6 +148,7 @@ class OnnxCachedDenoiser:
         inputs = dict(bound({"dict": self._described.arguments}, given, ""))
         tensors = [_as_input(inputs[str(one["place"])], one) for one in self._described.tensors]
         outputs = self._session(*tensors) if self._finder is None else self._located(self._finder, given, tensors)
+        self._played.append(self._session.decisions[-1])
         if not any(isinstance(value, Tensor) for value in inputs.values()):
             outputs = tuple(output.cpu().numpy() for output in outputs)
         return rebuilt(self._described.returns, dict(zip(self._returned(), outputs, strict=True)))
@@ -162,6 +167,7 @@ class OnnxCachedDenoiser:
             return self._session(*tensors)
 
     def _start(self, finder: StepFinder) -> None:
+        self._played.clear()
         timesteps, policy = finder.timesteps(), self._session.schedule.policy
         if timesteps is None:
             self._session.reset()
