@@ -88,6 +88,7 @@ class OnnxCachedDenoiser:
 
     @step.setter
     def step(self, number: int) -> None:
+        """Set the number of the next step of the current branch."""
         self._session.step = number
 
     def reset(self, *, steps: int | None = None, timesteps: Sequence[float] | None = None) -> None:
