@@ -124,6 +124,7 @@ class CacheSession:
 
     @step.setter
     def step(self, number: int) -> None:
+        """Say which step comes next on the current branch."""
         self._wanted[self._branch] = number
 
     @property
