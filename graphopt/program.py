@@ -131,6 +131,19 @@ class Program:
             module.register_forward_pre_hook(InputCheck(self.graph_module, leaves), with_kwargs=True)
         return module
 
+    def follow(self, held: Mapping[str, torch.Tensor], program: "Program") -> None:
+        """Take over another program's tensors where this one held the same as that one did.
+
+        Args:
+            held: What the other program held before, by name.
+            program: The other program.
+        """
+        now = program.parameters
+        for name, attribute in named_attributes(self.graph_module).items():
+            value = attribute.value
+            if isinstance(value, torch.Tensor) and name in held and _same_memory(value, held[name]):
+                attach(self.graph_module, name, replace(attribute, value=now[name]))
+
     def _own_tensors(self) -> None:
         """Replace every tensor over storage of others by a clone."""
         memo: dict[int, torch.Tensor] = {}
@@ -157,6 +170,16 @@ def require_program(value: object) -> Program:
 def first_difference(left: Program, right: Program) -> str | None:
     """Return the first tensor or operator in which two programs differ, None where their fingerprints agree."""
     return wiring.first_difference(left.graph_module, right.graph_module)
+
+
+def _same_memory(left: torch.Tensor, right: torch.Tensor) -> bool:
+    """Tell whether two tensors are the same elements of one storage."""
+    same_place = (left.shape, left.stride(), left.storage_offset()) == (
+        right.shape,
+        right.stride(),
+        right.storage_offset(),
+    )
+    return same_place and left.untyped_storage()._cdata == right.untyped_storage()._cdata
 
 
 def clone_tensor(tensor: torch.Tensor, memo: dict[int, torch.Tensor]) -> torch.Tensor:

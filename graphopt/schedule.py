@@ -190,6 +190,12 @@ class Schedule:
         """Slots that hoisted programs fill."""
         return frozenset(slot for name in self.hoisted for slot in self.programs[name].writes)
 
+    def extends(self, earlier: Schedule) -> bool:
+        """Tell whether this schedule still does all that an earlier one did: same cuts, same programs at same steps."""
+        lasting = {name: slot for name, slot in earlier.slots.items() if not name.startswith("carry_")}
+        same_slots = all(self.slots.get(name) == slot for name, slot in lasting.items())
+        return same_slots and self.policy == earlier.policy and earlier.programs.keys() <= self.programs.keys()
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
         policy = {"kind": self.policy.kind, **asdict(self.policy)}
@@ -215,9 +221,30 @@ class Schedule:
             slots = {name: Slot(Cut.from_dict(item["cut"]), int(item["order"])) for name, item in data["slots"].items()}
             programs = {name: StepProgram(**_frozen(item)) for name, item in data["programs"].items()}
             hoisted = _frozen(data["hoisted"])
-            return cls(slots, programs, kind(**_frozen(policy)), bool(data["last_full"]), hoisted, data["timestep"])
+            made = cls(slots, programs, kind(**_frozen(policy)), bool(data["last_full"]), hoisted, data["timestep"])
+            made._require_whole()
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PlanError(f"the schedule is damaged: {type(error).__name__} at {error}; write it again") from error
+        return made
+
+    def _require_whole(self) -> None:
+        """Refuse names that stand for nothing, and a distance of no steps.
+
+        Raises:
+            ValueError: there is one.
+        """
+        named = {"full", *self.hoisted}
+        if isinstance(self.policy, Listed):
+            named |= set(self.policy.programs)
+        used = [slot for step in self.programs.values() for slot in (*step.reads, *step.writes, *step.renews)]
+        used += [*self.policy.periods] if isinstance(self.policy, Periods) else []
+        strangers = sorted(named - self.programs.keys()) + [slot for slot in used if slot not in self.slots]
+        if strangers:
+            raise ValueError(f"{strangers[0]!r}, which it names and does not have")
+        distances = [*self.policy.periods.values()] if isinstance(self.policy, Periods) else []
+        distances += [self.policy.interval] if isinstance(self.policy, Every) else []
+        if any(distance < 1 for distance in distances):
+            raise ValueError(f"the distance {min(distances)} of two full steps")
 
 
 def _plain(data: Mapping[str, Any]) -> dict[str, Any]:

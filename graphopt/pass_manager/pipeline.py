@@ -139,6 +139,11 @@ def _run_pass(pass_: Pass, state: _State, context: PassContext, instruments: Seq
             f"{pass_.name} rewrote one program of {', '.join(state.programs)}, which an earlier pass made; "
             f"put {pass_.name} before that pass"
         )
+    if state.schedule is not None and result.schedule is not None and not result.schedule.extends(state.schedule):
+        raise PreconditionError(
+            f"{pass_.name} made a schedule of its own, and {state.ran[-1]} before it had made one already; a program "
+            "has one schedule: leave one of them out"
+        )
     for instrument in instruments:
         instrument.after(pass_, program, result)
     return result

@@ -64,12 +64,17 @@ class Result:
     def module(self, *, check_inputs: bool = True) -> nn.Module:
         """Return an ordinary module over the program's own tensors; it shares none with the user's model.
 
-        Training it trains the result: what `save` and `export_onnx` then write has the trained weights.
+        Training it trains the result, all of its programs: what a `CacheSession` runs and what `save` and `export_onnx`
+        then write has the trained weights.
 
         Args:
             check_inputs: Refuse inputs of other sizes than the captured ones, the symbolic batch aside.
         """
-        return self.program.module(check_inputs=check_inputs)
+        held = self.program.parameters
+        module = self.program.module(check_inputs=check_inputs)
+        for program in self.programs.values():
+            program.follow(held, self.program)
+        return module
 
     def save(self, path: str | Path) -> Path:
         """Write the result into a folder.

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from graphopt.program import Program
+from graphopt.runtime.state import held_bytes
 from graphopt.schedule import Schedule
 
 Call = Callable[[str, tuple[Any, ...], Mapping[str, Any], Mapping[str, Tensor]], dict[str, Tensor]]
@@ -81,6 +82,12 @@ class Hoisted:
                 found.update(kept.tensors)
         return found
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of what is held; memory that two tensors share counts once."""
+        groups = [group for kept in self._kept.values() for group in (kept.tensors, *kept.table.values())]
+        return held_bytes(tensor for group in groups for tensor in group.values())
+
     def _timed(
         self,
         name: str,
@@ -94,7 +101,8 @@ class Hoisted:
         leaves, spec = inputs
         place = self._places.index(str(self._schedule.timestep))
         told = timesteps[step] if timesteps is not None and step < len(timesteps) else None
-        if told is None or not isinstance(leaves[place], Tensor) or not _holds(leaves[place], told, kept):
+        uncounted = any(math.isnan(version) for _, version in kept.inputs)
+        if told is None or uncounted or not isinstance(leaves[place], Tensor) or not _holds(leaves[place], told, kept):
             return self._filled(name, inputs, found)
         if not kept.table:
             for value in dict.fromkeys(timesteps or ()):

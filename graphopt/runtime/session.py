@@ -129,8 +129,13 @@ class CacheSession:
 
     @property
     def cache_bytes(self) -> int:
-        """Bytes held for later steps, of all guidance branches."""
+        """Bytes of the slots held for later steps, of all guidance branches; hoisted values are counted apart."""
         return sum(state.size_bytes for state in self._states.values())
+
+    @property
+    def hoisted_bytes(self) -> int:
+        """Bytes of what hoisted programs gave and of their tables over the timesteps, of all guidance branches."""
+        return sum(hoisted.size_bytes for hoisted in self._hoisted.values())
 
     def compile(self, **options: Any) -> None:
         """Compile every program with `torch.compile(fullgraph=True)`.
@@ -257,6 +262,8 @@ class CacheSession:
         if name == UPDATES:
             return torch.tensor(float(state.updates))
         found = tensors.get(name)
+        if found is not None and found.is_inference() and not torch.is_inference_mode_enabled():
+            return found.clone()  # autograd takes no tensor that was made under inference mode
         if found is None:  # a difference of an order that two fillings do not give yet
             return torch.zeros_like(tensors[name.rpartition("_d")[0]])
         return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,8 +38,7 @@ class BranchState:
     @property
     def size_bytes(self) -> int:
         """Bytes of what is held; memory that two tensors share counts once."""
-        storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage() for tensor in self.tensors.values()}
-        return sum(storage.nbytes() for storage in storages.values())
+        return held_bytes(self.tensors.values())
 
     def keep(self, tensors: Mapping[str, Tensor], step: int, *, copy: bool) -> None:
         """Hold what a full step filled the slots with."""
@@ -55,6 +54,12 @@ class BranchState:
         """Count a cached step."""
         self.consecutive += 1
         self.cached += 1
+
+
+def held_bytes(tensors: Iterable[Tensor]) -> int:
+    """Bytes of the memory that tensors lie in; what two of them share counts once."""
+    storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage() for tensor in tensors}
+    return sum(storage.nbytes() for storage in storages.values())
 
 
 def input_key(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> InputKey:

@@ -8,8 +8,9 @@ from typing import ClassVar
 from graphopt.errors import GraphoptError, PreconditionError
 from graphopt.pass_manager import Pass, PassContext, PassResult
 from graphopt.passes.caching.insertion import insert
-from graphopt.passes.caching.trunk import find_trunk
+from graphopt.passes.caching.trunk import context_inputs, find_trunk
 from graphopt.program import Program
+from graphopt.regions import find_regions
 from graphopt.rewrite.stepping import probing_schedule
 from graphopt.schedule import Threshold
 
@@ -26,7 +27,7 @@ class DualBlockCache(Pass):
         max_consecutive: cached steps in a row at most.
         max_cached: cached steps of a generation at most.
         last_full: whether the last step is full, where the session is told their number.
-        allow_dead: patterns of inputs that a cached step may ignore.
+        allow_dead: patterns of inputs that a cached step may ignore, beside text, labels and timestep.
         sample: name of the input that changes from step to step; the first tensor by default.
 
     References:
@@ -49,8 +50,8 @@ class DualBlockCache(Pass):
         super().__post_init__()
         self.check_option("threshold", holds=self.threshold > 0, wanted="a distance above 0")
         self.check_option("front", holds=self.front >= 1, wanted="at least one block: it is what is watched")
-        for name in ("back", "warm_up"):
-            self.check_option(name, holds=getattr(self, name) >= 0, wanted="a number from 0 up")
+        for name in ("back", "warm_up", "max_consecutive", "max_cached"):
+            self.check_option(name, holds=(getattr(self, name) or 0) >= 0, wanted="a number from 0 up")
 
     def run(self, program: Program, context: PassContext) -> PassResult:
         """Find the trunk and cut it; see the class for the options."""
@@ -68,7 +69,8 @@ class DualBlockCache(Pass):
             raise PreconditionError(f"{self.name}: {error}") from error
         policy = Threshold(self.threshold, self.warm_up, self.max_consecutive, self.max_cached)
         schedule = replace(probing_schedule(program, cuts, probe, policy), last_full=self.last_full)
-        return insert(self, program, schedule, allow_dead=self.allow_dead)
+        sample = find_regions(program, sample=self.sample).sample
+        return insert(self, program, schedule, allow_dead=(*self.allow_dead, *context_inputs(program, sample)))
 
 
 @dataclass(frozen=True, kw_only=True)

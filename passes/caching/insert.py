@@ -88,12 +88,25 @@ class InsertCache(Pass):
         self.check_option(
             "probe", holds=(self.probe is None) == (self.threshold is None), wanted="one with a threshold"
         )
-        rows = self.table or ()
-        readable = all(set(row) <= {"0", "1"} and len(row) == len(rows[0]) for row in rows)
+        rows = ("",) if self.table is None else self.table
+        readable = bool(rows) and all(set(row) <= {"0", "1"} and len(row) == len(rows[0]) for row in rows)
         self.check_option("table", holds=readable, wanted="rows of as many digits 0 or 1 as there are cuts")
-        predictor_order(self.predictor)
+        for name in ("max_consecutive", "max_cached"):
+            self.check_option(name, holds=(getattr(self, name) or 0) >= 0, wanted="a number from 0 up")
+        self._refuse_idle_options(given[0])
         if self.schedule is not None:
             read_schedule(self.schedule, self.steps, self.interval)
+
+    def _refuse_idle_options(self, timing: str) -> None:
+        """Refuse options that the way in which steps are chosen does not look at."""
+        idle = {
+            "max_consecutive": timing != "threshold" and self.max_consecutive is not None,
+            "max_cached": timing != "threshold" and self.max_cached is not None,
+            "warm_up": timing == "table" and self.warm_up > 0,
+            "predictor": timing != "schedule" and predictor_order(self.predictor) > 0,
+        }
+        for name in (name for name, found in idle.items() if found):
+            raise SpecError(f"{self.name}: the option {name} says nothing with {timing}=; leave it out", option=name)
 
     def run(self, program: Program, context: PassContext) -> PassResult:
         """Cut the program; see the class for the options."""
@@ -108,7 +121,7 @@ class InsertCache(Pass):
         slots = {f"cache_{number}": Slot(cut, predictor_order(self.predictor)) for number, cut in enumerate(cuts)}
         if self.table is not None:
             return replace(table_schedule(slots, read_table(slots, self.table)), last_full=self.last_full)
-        policy = read_schedule(self.schedule or "", self.steps, self.interval, self.warm_up)
+        policy = read_schedule("" if self.schedule is None else self.schedule, self.steps, self.interval, self.warm_up)
         return Schedule(slots, full_and_cached(slots), policy, self.last_full)
 
 

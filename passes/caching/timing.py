@@ -11,6 +11,8 @@ from graphopt.errors import SpecError
 from graphopt.rewrite.stepping import CACHED, FULL
 from graphopt.schedule import Every, Listed, Policy
 
+LARGEST_POWER = 20
+
 FORMS = (
     "uniform:N, such as uniform:3; a list of full steps, such as [0,5,10]; quadratic:CENTER:POWER or "
     "power:CENTER:POWER with interval= and steps="
@@ -83,7 +85,10 @@ def read_schedule(text: str | tuple[int, ...], steps: int | None, interval: int,
     Raises:
         SpecError: it is none of these.
     """
+    if steps is not None and steps < 1:
+        raise SpecError(f"found steps={steps}, wanted a number of steps from 1 up", option="steps")
     if not isinstance(text, str):
+        _require_steps(text, steps)
         return listed((*text, *range(warm_up)), max((*text, (steps or 0) - 1), default=0) + 1)
     form, *numbers = text.split(":")
     try:
@@ -92,7 +97,7 @@ def read_schedule(text: str | tuple[int, ...], steps: int | None, interval: int,
         if form in _SPACINGS and len(numbers) == 2 and steps is not None:
             center, power = int(numbers[0]), float(numbers[1])
             return listed((*_SPACINGS[form](steps, interval, center, power), *range(warm_up)), steps)
-    except ValueError:
+    except (ValueError, ArithmeticError):
         pass
     raise SpecError(f"found the schedule {text!r} with steps={steps}, wanted {FORMS}", option="schedule")
 
@@ -103,12 +108,22 @@ def listed(full: Iterable[int], steps: int) -> Listed:
     return Listed(tuple(FULL if step in chosen else CACHED for step in range(steps)))
 
 
+def _require_steps(full: tuple[int, ...], steps: int | None) -> None:
+    """Refuse numbers of full steps that no generation has."""
+    strangers = [step for step in full if step < 0 or (steps is not None and step >= steps)]
+    if strangers:
+        last = "up" if steps is None else f"to {steps - 1}"
+        raise SpecError(f"found the full step {strangers[0]}, wanted numbers from 0 {last}", option="schedule")
+
+
 _SPACINGS = {"quadratic": full_steps_as_coded, "power": full_steps_by_formula}
 
 
 def _distinct(steps: int, interval: int, power: float, at: Callable[[float], list[int]]) -> list[int]:
     """Lower the power until as many steps differ as are wanted."""
     wanted = math.ceil(steps / interval)
+    if not 1 < power <= LARGEST_POWER:
+        raise SpecError(f"found the power {power:g}, wanted one above 1 and up to {LARGEST_POWER}", option="schedule")
     while power > 1:
         found = sorted(set(at(power)))
         if len(found) == wanted + 1:

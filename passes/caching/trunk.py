@@ -33,7 +33,7 @@ def context_inputs(program: Program, sample: str) -> tuple[str, ...]:
     """Inputs that steer the sample otherwise than by being added to it, such as text, timesteps and labels.
 
     A residual that something else computes for the sample, as a ControlNet does, meets it in additions of its own shape
-    only: to ignore it would lose what it says about this step.
+    only: to ignore it would lose what it says about this step. One number, or one a row of the batch, is no residual.
     """
     classes = input_classes(program)
     added: dict[str, bool] = {}
@@ -43,8 +43,9 @@ def context_inputs(program: Program, sample: str) -> tuple[str, ...]:
             continue
         for name in frozenset[str]().union(*(classes[operand] for operand in operands)):
             added[name] = added.get(name, True) and _adds_alike(node)
-    places = [str(node.name) for node in program.graph_module.graph.find_nodes(op="placeholder")]
-    return tuple(name for name in places if name != sample and not added.get(name, False))
+    places = program.graph_module.graph.find_nodes(op="placeholder")
+    residuals = {node.name for node in places if added.get(node.name, False) and getattr(value_of(node), "ndim", 0) > 1}
+    return tuple(str(node.name) for node in places if node.name != sample and node.name not in residuals)
 
 
 def _adds_alike(node: fx.Node) -> bool:
