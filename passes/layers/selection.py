@@ -32,11 +32,11 @@ def find_layers(units: Units, texts: Sequence[str | int], kind: UnitKind) -> tup
         if not fits:
             raise _nothing(units, kind, text, "layers")
         found.update({unit.id: unit for unit in fits})
-    return outermost(list(found.values()))
+    return outermost(units.in_order(found.values()))
 
 
 def outermost(units: Sequence[Unit]) -> tuple[Unit, ...]:
-    """Those units that lie in no other one of them, in the order of execution."""
+    """Those units that lie in no other one of them, in their order."""
     return tuple(unit for unit in units if not any(_holds(other, unit) for other in units))
 
 
@@ -63,7 +63,7 @@ class Candidates:
         Raises:
             SpecError: a pattern to ignore fits nothing.
         """
-        known = sorted(units.of_kind(kind), key=lambda unit: min(units.flow.order[node] for node in unit.nodes))
+        known = units.in_order(units.of_kind(kind))
         for pattern in ignore:
             if not any(_fits(unit, pattern) for unit in known):
                 raise _nothing(units, kind, pattern, "ignore")

@@ -93,6 +93,11 @@ class Units:
         """Return all units of a kind."""
         return self.branches if kind == "branch" else self.blocks
 
+    def in_order(self, units: Iterable[Unit]) -> tuple[Unit, ...]:
+        """Return units in the order in which they begin, those that hold others first."""
+        order = self.flow.order
+        return tuple(sorted(units, key=lambda unit: (min(order[node] for node in unit.nodes), -len(unit.nodes))))
+
     def removed(self, units: Sequence[Unit]) -> RegionCost:
         """Return what goes when several units are left out together, shared parts included."""
         sources = resolved(self.program, [{after.name: before.name for after, before in unit.pairs} for unit in units])
