@@ -1,4 +1,4 @@
-"""`graphopt inspect`: what could be pruned, what that would save, and what is frozen and why."""
+"""`graphopt inspect`: what could be pruned, left out or cached, what that would save, and what is frozen and why."""
 
 from typing import Annotated
 
@@ -23,6 +23,12 @@ def inspect(
     regroup: Annotated[
         bool, typer.Option("--regroup", help="Offer axes under a GroupNorm that straddles a concatenation too.")
     ] = False,
+    regions: Annotated[
+        bool, typer.Option("--regions", help="List branches, blocks, stacks and long skips instead.")
+    ] = False,
+    sample: Annotated[
+        str | None, typer.Option(metavar="INPUT", help="Input that regions are seen from; the first tensor by default.")
+    ] = None,
     as_json: AsJson = False,
     traceback: Traceback = False,
 ) -> None:
@@ -36,6 +42,10 @@ def inspect(
         if explain is not None:
             text = explain_parameter(program, explain, regroup=regroup)
             screen.show({"parameter": explain, "explanation": text.splitlines()}, Text(text))
+            return
+        if regions:
+            found = graphopt.find_regions(program, sample=sample)
+            screen.show(found.to_dict(), Text(str(found)))
             return
         inspection = inspect_program(program, regroup=regroup)
         screen.show(inspection.to_dict(), *inspection_tables(inspection))

@@ -69,3 +69,11 @@ def test_explain_what_is_not_there(run: Run) -> None:
     assert number.err.startswith("error: found 'first' after up.weight:, wanted the number of a dimension")
     assert beyond.err == "error: up.weight has 2 dimensions, so there is no dimension 2\n"
     assert {name.code, number.code, beyond.code} == {1}
+
+
+def test_regions_are_listed(run: Run) -> None:
+    outcome = run("inspect", "net_model.py:build", "--regions", "--json")
+    document = json.loads(outcome.out)
+    assert outcome.code == 0
+    assert {"sample", "branches", "blocks", "stacks", "skips"} <= document.keys()
+    assert "regions seen from x" in run("inspect", "net_model.py:build", "--regions").out
