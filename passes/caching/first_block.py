@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from graphopt.cuts import Cut
 from graphopt.errors import GraphoptError, PreconditionError
 from graphopt.pass_manager import Pass, PassContext, PassResult
 from graphopt.passes.caching.insertion import insert
 from graphopt.passes.caching.trunk import context_inputs, find_trunk
 from graphopt.program import Program
+from graphopt.regions import Stack
 from graphopt.regions import find_regions
 from graphopt.rewrite.stepping import probing_schedule
 from graphopt.schedule import Threshold
@@ -64,13 +66,26 @@ class DualBlockCache(Pass):
             )
         try:
             cuts = trunk.residual_cuts(self.front, last)
-            probe = trunk.residual_cuts(0, self.front)[0]
+            probe = watched(trunk, self.front)
         except GraphoptError as error:
             raise PreconditionError(f"{self.name}: {error}") from error
         policy = Threshold(self.threshold, self.warm_up, self.max_consecutive, self.max_cached)
         schedule = replace(probing_schedule(program, cuts, probe, policy), last_full=self.last_full)
         sample = find_regions(program, sample=self.sample).sample
         return insert(self, program, schedule, allow_dead=(*self.allow_dead, *context_inputs(program, sample)))
+
+
+def watched(trunk: Stack, front: int) -> Cut:
+    """The residual over the first blocks of the first stream that has one.
+
+    Raises:
+        GraphoptError: no stream leaves these blocks in the shape in which it entered.
+    """
+    for stream in trunk.streams[front]:
+        for base in trunk.streams[0]:
+            if (base.shape, base.dtype, base.lane) == (stream.shape, stream.dtype, stream.lane):
+                return Cut(stream.name, base.name)
+    return trunk.residual_cuts(0, front)[0]
 
 
 @dataclass(frozen=True, kw_only=True)
