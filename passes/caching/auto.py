@@ -45,7 +45,7 @@ class Auto(Pass):
     intervals: tuple[int, ...] = (2, 3, 5)
     predictors: tuple[int, ...] = (0, 1)
     candidates: int = 12
-    repeats: int = 5
+    repeats: int = 10
     allow_dead: tuple[str, ...] = ()
     sample: str | None = None
 

@@ -64,7 +64,8 @@ def measure(
     calls = {name: (lambda one=one: one(*one.args, **one.kwargs)) for name, one in programs.items()}
     with torch.no_grad():
         times = compare_latency({"program": lambda: program(*program.args, **program.kwargs), **calls}, repeats=repeats)
-    full, cached = times.ratios[REFRESH if REFRESH in times.ratios else FULL], times.ratios[CACHED]
+    full = max(1.0, times.ratios[REFRESH if REFRESH in times.ratios else FULL])  # it does all that the program does
+    cached = min(full, times.ratios[CACHED])
     order = max(slot.order for slot in schedule.slots.values())
     found = []
     for interval in intervals:

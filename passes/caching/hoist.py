@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, fx
 
-from graphopt.aliasing import is_mutating
+from graphopt.aliasing import Aliases
 from graphopt.cost import cost
 from graphopt.cuts import Cut
 from graphopt.errors import PreconditionError, SpecError
@@ -68,10 +68,11 @@ class HoistInvariants(Pass):
 def _frontier(program: Program, classes: Mapping[str, frozenset[str]], moving: set[str]) -> list[fx.Node]:
     """Computed tensors that do not depend on what moves, and that something which does reads."""
     found = []
+    aliases = Aliases(program.graph_module)
     for node in program.graph_module.graph.nodes:
         if node.op != "call_function" or not isinstance(value_of(node), Tensor) or classes[node.name] & moving:
             continue
-        if is_mutating(node.target) or any(is_mutating(user.target) for user in node.users):
+        if aliases.is_written(node):
             continue
         if any(user.op == "output" or classes[user.name] & moving for user in node.users):
             found.append(node)
