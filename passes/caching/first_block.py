@@ -11,8 +11,7 @@ from graphopt.pass_manager import Pass, PassContext, PassResult
 from graphopt.passes.caching.insertion import insert
 from graphopt.passes.caching.trunk import context_inputs, find_trunk
 from graphopt.program import Program
-from graphopt.regions import Stack
-from graphopt.regions import find_regions
+from graphopt.regions import Stack, find_regions
 from graphopt.rewrite.stepping import probing_schedule
 from graphopt.schedule import Threshold
 
