@@ -108,10 +108,11 @@ class Units:
             if draft.replaced.keys() & self._earlier.keys():
                 continue
             reason = self._refusal(draft)
-            if reason:
-                self.refused[draft.id] = reason
+            unit = None if reason else self._unit(draft, kind)
+            if unit is None or not unit.nodes:
+                self.refused[draft.id] = reason or "nothing goes with it"
                 continue
-            yield self._unit(draft, kind)
+            yield unit
 
     def _shapes(self, block: Block) -> str:
         entering, leaving = (" and ".join(map(self._described, names)) for names in (block.inputs, block.outputs))
@@ -172,7 +173,7 @@ class _Draft:
     id: str
     names: tuple[str, ...]
     replaced: dict[str, str]
-    reason: str = ""
+    reason: str = "nothing comes out of it"
 
 
 def _of_branch(branch: Branch) -> _Draft:

@@ -189,6 +189,24 @@ def test_a_model_without_residuals_has_nothing_to_leave_out(prune: Prune) -> Non
         prune("units=branch,count=1", on=plain)
 
 
+def test_a_branch_that_writes_in_place_is_not_offered(prune: Prune) -> None:
+    class Writing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.third = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = self.first(x).relu()
+            hidden[:, :2] = hidden[:, 2:].sin()
+            x = x + self.second(hidden)
+            return x + self.third(x)
+
+    writing = graphopt.capture(Writing(), (normal(3, 4),))
+    result = prune("units=branch,count=1", on=writing)
+    assert gone(result) == ["branch.1"]
+    assert result.report.passes[0].frozen[0].endswith("copy_ writes in place to what is read elsewhere")
+
+
 def test_weights_on_the_meta_device_are_refused(prune: Prune) -> None:
     with torch.device("meta"):
         model = Stack()
