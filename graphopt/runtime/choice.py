@@ -60,7 +60,7 @@ def _listed(policy: Listed, schedule: Schedule, state: BranchState, step: int, f
     if step >= len(policy.programs):
         return Choice(full.program, f"the schedule ends after {len(policy.programs)} steps")
     name = policy.programs[step]
-    if name == FULL or not set(schedule.programs[name].reads) <= state.tensors.keys():
+    if name == FULL or not set(schedule.programs[name].reads) - schedule.hoisted_slots() <= state.tensors.keys():
         return full
     return Choice(name, "by schedule")
 

@@ -90,16 +90,22 @@ def read_schedule(text: str | tuple[int, ...], steps: int | None, interval: int,
     if not isinstance(text, str):
         _require_steps(text, steps)
         return listed((*text, *range(warm_up)), max((*text, (steps or 0) - 1), default=0) + 1)
-    form, *numbers = text.split(":")
-    try:
-        if form == "uniform" and len(numbers) == 1 and int(numbers[0]) >= 1:
-            return Every(int(numbers[0]), warm_up)
-        if form in _SPACINGS and len(numbers) == 2 and steps is not None:
-            center, power = int(numbers[0]), float(numbers[1])
-            return listed((*_SPACINGS[form](steps, interval, center, power), *range(warm_up)), steps)
-    except (ValueError, ArithmeticError):
-        pass
+    form, *words = text.split(":")
+    numbers = [_number(word) for word in words]
+    whole = all(number is not None and number.is_integer() for number in numbers[:1])
+    if form == "uniform" and len(numbers) == 1 and whole and (numbers[0] or 0) >= 1:
+        return Every(int(numbers[0] or 0), warm_up)
+    if form in _SPACINGS and len(numbers) == 2 and whole and None not in numbers and steps is not None:
+        center, power = int(numbers[0] or 0), numbers[1] or 0.0
+        return listed((*_SPACINGS[form](steps, interval, center, power), *range(warm_up)), steps)
     raise SpecError(f"found the schedule {text!r} with steps={steps}, wanted {FORMS}", option="schedule")
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def listed(full: Iterable[int], steps: int) -> Listed:

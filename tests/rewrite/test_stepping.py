@@ -116,7 +116,9 @@ def test_probe_and_tails_are_the_full_step_in_two_parts() -> None:
 def test_nothing_is_computed_in_both_parts_of_a_step() -> None:
     schedule = probing_schedule(program(), [Cut("add_5", "add_1")], Cut("add_1", "linear_1"), Threshold(0.1))
     made = step_programs(program(), schedule)
-    linears = {name: sum(str(node.target) == "aten.linear.default" for node in one.nodes()) for name, one in made.items()}
+    linears = {
+        name: sum(str(node.target) == "aten.linear.default" for node in one.nodes()) for name, one in made.items()
+    }
     assert linears == {"full": 15, "probe": 6, "tail-full": 9, "tail-cached": 1}
 
 

@@ -1,0 +1,176 @@
+"""Hoisted values: computed once, and again as soon as what they depend on is another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from caching.tiny import stack_program, tokens
+from torch import Tensor
+
+import graphopt
+from graphopt.pass_manager.result import Result
+from graphopt.runtime.session import CacheSession
+
+TIMESTEPS = [900.0, 860.0, 820.0, 780.0]
+
+
+@cache
+def result_of(spec: str) -> Result:
+    return graphopt.Pipeline(spec).run(stack_program())
+
+
+class Counted:
+    """A session, and how often each of its programs ran."""
+
+    def __init__(self, spec: str = "hoist-invariants") -> None:
+        self.session = CacheSession(result_of(spec))
+        self.program = self.session._programs["full"]
+        self.calls = dict.fromkeys(self.session._calls, 0)
+        for name, call in self.session._calls.items():
+            self.session._calls[name] = self._counting(name, call)
+
+    def _counting(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self.calls[name] += 1
+            return call(*args, **kwargs)
+
+        return counted
+
+    def check(self, *inputs: Tensor) -> None:
+        """Run a step and compare it with the whole program, bit for bit."""
+        assert torch.equal(self.session(*inputs), result_of("hoist-invariants").program(*inputs))
+
+
+def inputs_of(step: int, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    sample, timestep, _ = tokens(step)
+    return sample, timestep, text
+
+
+def test_outputs_are_bit_equal_and_the_text_is_looked_at_once() -> None:
+    counted, text = Counted(), tokens()[2]
+    for step in range(4):
+        counted.check(*inputs_of(step, text))
+    assert counted.calls == {"hoisted-0": 1, "hoisted-1": 4, "full": 4}
+
+
+def test_timesteps_that_are_told_are_computed_at_once() -> None:
+    counted, text = Counted(), tokens()[2]
+    counted.session.reset(timesteps=TIMESTEPS)
+    for step in range(4):
+        counted.check(*inputs_of(step, text))
+        assert counted.calls["hoisted-1"] == 4
+    counted.check(*inputs_of(4, text))  # beyond those that were told
+    assert counted.calls["hoisted-1"] == 5
+
+
+def test_a_timestep_is_tabulated_once() -> None:
+    counted, text = Counted(), tokens()[2]
+    counted.session.reset(timesteps=[900.0, 900.0, 820.0])
+    for step in (0, 0, 2):
+        counted.check(*inputs_of(step, text))
+    assert counted.calls["hoisted-1"] == 2
+
+
+@pytest.mark.parametrize("told", [[900.0, 800.0, 700.0], [900.0, float("nan"), 820.0]])
+def test_timesteps_that_were_told_wrongly_are_noticed(told: list[float]) -> None:
+    counted, text = Counted(), tokens()[2]
+    counted.session.reset(timesteps=told)
+    for step in range(3):
+        counted.check(*inputs_of(step, text))
+
+
+def test_rows_of_different_timesteps_are_noticed() -> None:
+    counted = Counted()
+    counted.session.reset(timesteps=TIMESTEPS)
+    sample, _, text = tokens()
+    counted.check(sample, torch.tensor([900.0, 860.0]), text)
+    counted.check(sample, torch.tensor([860.0, 860.0]), text)
+
+
+def test_a_text_that_is_written_to_or_replaced_is_noticed() -> None:
+    counted, text = Counted(), tokens()[2]
+    counted.check(*inputs_of(0, text))
+    text.mul_(2)
+    counted.check(*inputs_of(1, text))
+    text[0, 0] = 3
+    counted.check(*inputs_of(2, text))
+    counted.check(*inputs_of(3, text.clone()))
+    assert counted.calls["hoisted-0"] == 4
+    counted.check(*inputs_of(4, -text))
+    assert counted.calls["hoisted-0"] == 5
+
+
+def test_inference_tensors_do_not_count_their_versions_and_are_never_trusted() -> None:
+    counted = Counted()
+    counted.session.reset(timesteps=TIMESTEPS)
+    with torch.inference_mode():
+        text = tokens()[2].clone()
+        for step in range(3):
+            counted.check(*inputs_of(step, text))
+            text.add_(1)
+    assert counted.calls["hoisted-0"] == 3
+
+
+def test_reset_forgets_and_branches_do_not_share() -> None:
+    counted, text = Counted(), tokens()[2]
+    counted.check(*inputs_of(0, text))
+    with counted.session.branch("uncond"):
+        counted.check(*inputs_of(0, -text))
+    counted.check(*inputs_of(1, text))
+    assert counted.calls["hoisted-0"] == 2
+    counted.session.reset()
+    assert counted.session.hoisted_bytes == 0
+    counted.check(*inputs_of(0, text))
+    assert counted.calls["hoisted-0"] == 3
+
+
+def test_other_batches_are_noticed() -> None:
+    counted = Counted()
+    counted.check(*tokens(0))
+    counted.check(*tokens(1, batch=4))
+
+
+def test_bytes_of_hoisted_values_and_tables() -> None:
+    session = CacheSession(result_of("hoist-invariants"))
+    inputs = tokens()
+    session(*inputs)
+    text = 3 * 2 * 16 * 4
+    assert (session.cache_bytes, session.hoisted_bytes) == (0, text)
+    session.reset(timesteps=TIMESTEPS)
+    session(*inputs)
+    assert session.hoisted_bytes == text + len(TIMESTEPS) * text
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "insert-cache{cuts=[add_1:add_3],schedule=uniform:2}",
+        "insert-cache{cuts=[linear_9,linear_13],table=[00,10,11,01]}",
+        "insert-cache{cuts=[linear_13],schedule=uniform:3,predictor=linear}",
+        "first-block{threshold=0.1}",
+        "dbcache{front=1,back=1,warm_up=1,threshold=1000.0}",
+    ],
+)
+@pytest.mark.parametrize("told", [False, True])
+def test_hoisting_behind_a_cache_changes_no_bit(spec: str, told: bool) -> None:
+    alone, both = CacheSession(result_of(spec)), CacheSession(result_of(f"{spec},hoist-invariants"))
+    if told:
+        both.reset(timesteps=TIMESTEPS)
+    text = tokens()[2]
+    for step in range(4):
+        assert torch.equal(alone(*inputs_of(step, text)), both(*inputs_of(step, text))), step
+    assert [one.program for one in alone.decisions] == [one.program for one in both.decisions]
+    assert alone.cache_bytes == both.cache_bytes
+
+
+def test_callers_may_write_to_what_a_step_returns() -> None:
+    counted, text = Counted(), tokens()[2]
+    for step in range(3):
+        inputs = inputs_of(step, text)
+        output = counted.session(*inputs)
+        assert torch.equal(output, result_of("hoist-invariants").program(*inputs))
+        output.fill_(9)
