@@ -14,8 +14,10 @@ from torch.utils import _pytree as pytree
 
 from graphopt.aliasing import Aliases
 from graphopt.copying import GraphCopy, copy_graph
+from graphopt.cuts import Cut
 from graphopt.errors import PlanError
 from graphopt.program import Program
+from graphopt.rewrite.pushing import Part, find_part
 from graphopt.schedule import DISTANCE, ELAPSED, UPDATES, Schedule, Slot
 from graphopt.tracing import recapture
 from graphopt.values import value_of
@@ -91,6 +93,8 @@ class _Cutter:
     def fresh(self, slot: Slot) -> fx.Node:
         """The node of what a slot is filled with, in memory of its own."""
         value = self.find(slot.cut.value)
+        if slot.cut.part is not None:
+            return self._part(slot.cut).insert(value, self._given, own=True)
         if slot.cut.base is None:
             return self._owned(value, slot.cut.value)
         base = self.find(slot.cut.base)
@@ -102,13 +106,10 @@ class _Cutter:
         slot = self.schedule.slots[slot_name]
         value = self.find(slot.cut.value)
         stored = self._predicted(slot_name, slot, value)
-        if slot.cut.base is None:
-            replacement = stored
-        else:
-            base = self.find(slot.cut.base)
-            self._require_alike(slot, value, base)
-            base = self.replaced.get(base, base)
-            replacement = self._after(stored if stored.op != "placeholder" else value, aten.add.Tensor, base, stored)
+        fresh = self._fresh_share(slot, value)
+        replacement = stored
+        if fresh is not None:
+            replacement = self._after(stored if stored.op != "placeholder" else value, aten.add.Tensor, fresh, stored)
         self.replaced[value] = replacement
         readers = [user for user in value.users if user is not replacement]
         for user in readers:
@@ -158,6 +159,29 @@ class _Cutter:
         self.graph.set_codegen(_PyTreeCodeGen(_extended(codegen.pytree_info, inputs, tuple(outputs), returns=returns)))
         self._order_inputs(inputs)
         return self.copy.assemble()
+
+    def _fresh_share(self, slot: Slot, value: fx.Node) -> fx.Node | None:
+        """What a step that reads a slot computes and adds to what is stored; None for a value cut."""
+        if slot.cut.part is not None:
+            return self._part(slot.cut).insert(value, self._given, own=False)
+        if slot.cut.base is None:
+            return None
+        base = self.find(slot.cut.base)
+        self._require_alike(slot, value, base)
+        return self.replaced.get(base, base)
+
+    def _part(self, cut: Cut) -> Part:
+        """The way of a part cut's operand to its sum, in the original graph."""
+        for name in (cut.value, str(cut.part)):
+            self.find(name)
+        part = find_part(self.originals[cut.value], self.originals[str(cut.part)])
+        part.require_unwritten(self.aliases)
+        return part
+
+    def _given(self, original: fx.Node) -> fx.Node:
+        """What stands for a node of the original graph, a stored value where one is read."""
+        node = self.copy.nodes[original]
+        return self.replaced.get(node, node)
 
     def _predicted(self, name: str, slot: Slot, like: fx.Node) -> fx.Node:
         """The node of a slot's value at the present step."""

@@ -13,6 +13,7 @@ from graphopt.cuts import Cut
 from graphopt.errors import PlanError
 from graphopt.program import Program
 from graphopt.rewrite.cutting import lost_inputs, step_program
+from graphopt.rewrite.pushing import find_part
 from graphopt.schedule import ELAPSED, UPDATES, Listed, Schedule, Slot, StepProgram, Threshold
 from graphopt.values import value_of
 
@@ -113,7 +114,7 @@ def probing_schedule(program: Program, cuts: Sequence[Cut], probe: Cut, policy: 
     if strangers:
         raise PlanError(f"a probe needs residual cuts between values of the program, found {strangers[0]}")
     ends = [nodes[str(cut.base)] for cut in cuts] + [nodes[probe.value]]
-    head = _upstream(ends, {}, frozenset())
+    head = _upstream(ends, {})
     carried = [node for node in head if _is_carried(node, head)]
     slots = {f"cache_{number}": Slot(cut) for number, cut in enumerate(cuts)}
     handed = {f"carry_{number}": Slot(Cut(node.name)) for number, node in enumerate(carried)}
@@ -155,36 +156,40 @@ def still_read(program: Program, cuts: Iterable[Cut], name: str) -> bool:
         name: the input, by the name of its placeholder.
     """
     nodes = {node.name: node for node in program.graph_module.graph.nodes}
-    cuts = tuple(cuts)
-    jumps = {nodes[cut.value]: nodes[cut.base] for cut in cuts if cut.base is not None}
-    stops = frozenset(nodes[cut.value] for cut in cuts if cut.base is None)
-    return nodes[name] in _upstream([program.graph_module.graph.output_node()], jumps, stops)
+    jumps = {nodes[cut.value]: _still_needed(nodes, cut) for cut in cuts}
+    return nodes[name] in _upstream([program.graph_module.graph.output_node()], jumps)
 
 
 def _needed(nodes: Mapping[str, fx.Node], schedule: Schedule, step: StepProgram) -> tuple[str, ...]:
     """The slots of those a program reads that it cannot do without."""
     cuts = {slot: schedule.slots[slot].cut for slot in step.reads}
-    jumps = {nodes[cut.value]: nodes[cut.base] for cut in cuts.values() if cut.base is not None}
-    stops = frozenset(nodes[cut.value] for cut in cuts.values() if cut.base is None)
+    jumps = {nodes[cut.value]: _still_needed(nodes, cut) for cut in cuts.values()}
     filled = [schedule.slots[slot].cut for slot in (*step.writes, *step.renews)]
     ends = [source for cut in filled for source in _sources(nodes, cut)]
     if step.returns:
         ends += next(node for node in nodes.values() if node.op == "output").all_input_nodes
-    reached = _upstream(ends, jumps, stops)
+    reached = _upstream(ends, jumps)
     return tuple(slot for slot, cut in cuts.items() if nodes[cut.value] in reached)
 
 
 def _sources(nodes: Mapping[str, fx.Node], cut: Cut) -> list[fx.Node]:
     """What the value that fills a slot is computed from: it is computed even where readers take the stored one."""
     value = nodes[cut.value]
+    if cut.part is not None:
+        return find_part(value, nodes[cut.part]).sources(own=True)
     operands = [*value.all_input_nodes] or [value]
     return operands if cut.base is None else [*operands, nodes[cut.base]]
 
 
-def _upstream(
-    ends: Iterable[fx.Node], jumps: Mapping[fx.Node, fx.Node], stops: frozenset[fx.Node]
-) -> dict[fx.Node, None]:
-    """Nodes that some nodes are computed from, in no order; a jump goes on at another node, a stop ends a path."""
+def _still_needed(nodes: Mapping[str, fx.Node], cut: Cut) -> list[fx.Node]:
+    """What the readers of a cut's value need beside what is stored."""
+    if cut.part is not None:
+        return find_part(nodes[cut.value], nodes[cut.part]).sources(own=False)
+    return [] if cut.base is None else [nodes[cut.base]]
+
+
+def _upstream(ends: Iterable[fx.Node], jumps: Mapping[fx.Node, Sequence[fx.Node]]) -> dict[fx.Node, None]:
+    """Nodes that some nodes are computed from, in no order; a jump leads elsewhere than to the operands."""
     found: dict[fx.Node, None] = {}
     stack = list(ends)
     while stack:
@@ -192,10 +197,7 @@ def _upstream(
         if node in found:
             continue
         found[node] = None
-        if node in jumps:
-            stack.append(jumps[node])
-        elif node not in stops:
-            stack.extend(node.all_input_nodes)
+        stack.extend(jumps.get(node, node.all_input_nodes))
     return found
 
 

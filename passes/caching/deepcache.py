@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from graphopt.cuts import Cut
-from graphopt.errors import PreconditionError
+from graphopt.errors import PlanError, PreconditionError
 from graphopt.pass_manager import Pass, PassContext, PassResult
 from graphopt.passes.caching.insertion import insert
 from graphopt.passes.caching.timing import read_schedule
 from graphopt.program import Program
-from graphopt.regions import find_regions
+from graphopt.regions import Skip, find_regions
+from graphopt.rewrite.pushing import push_cut
 from graphopt.rewrite.stepping import full_and_cached
 from graphopt.schedule import Schedule, Slot
 
@@ -29,6 +30,9 @@ class DeepCache(Pass):
         last_full: whether the last step is full, where the session is told their number.
         allow_dead: patterns of inputs that a cached step may ignore.
         sample: name of the input that changes from step to step; the first tensor by default.
+        push: keep what the deep operand adds to the convolutions behind the concatenation instead of the operand, so
+            that cached steps do not compute it again; full steps compute it twice. Where the norms between do not allow
+            it, the operand is kept and the report says why.
 
     References:
         Ma et al., DeepCache: Accelerating Diffusion Models for Free, CVPR 2024, arXiv 2312.00858. Branches are counted
@@ -45,6 +49,7 @@ class DeepCache(Pass):
     last_full: bool = False
     allow_dead: tuple[str, ...] = ()
     sample: str | None = None
+    push: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,7 +70,17 @@ class DeepCache(Pass):
                     else "it caches U-Nets: first-block or taylorseer cache transformers"
                 )
             )
-        slots = {"cache_0": Slot(Cut(skips[self.branch].main))}
+        cuts, refused = self._cuts(program, skips[self.branch])
+        slots = {f"cache_{number}": Slot(cut) for number, cut in enumerate(cuts)}
         policy = read_schedule(self.schedule or f"uniform:{self.interval}", self.steps, self.interval)
         schedule = Schedule(slots, full_and_cached(slots), policy, self.last_full)
-        return insert(self, program, schedule, allow_dead=self.allow_dead)
+        return insert(self, program, schedule, allow_dead=self.allow_dead, refused=refused)
+
+    def _cuts(self, program: Program, skip: Skip) -> tuple[tuple[Cut, ...], tuple[str, ...]]:
+        """What is kept, and why it is not what was asked for."""
+        if not self.push:
+            return (Cut(skip.main),), ()
+        try:
+            return push_cut(program, skip.main, skip.concat), ()
+        except PlanError as error:
+            return (Cut(skip.main),), (f"push through {skip.concat}: {error}; {skip.main} itself is kept",)
