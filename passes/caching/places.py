@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import difflib
+from collections.abc import Collection, Iterable, Sequence
 
 from graphopt.cuts import Cut, CutKind
-from graphopt.errors import SpecError
-from graphopt.pass_manager.suggestions import nearest
+from graphopt.errors import GraphoptError, SpecError
 from graphopt.program import Program
 from graphopt.regions import Block, Branch, CutCandidate, Regions, Skip, Stack, find_regions
 
@@ -33,12 +33,20 @@ def find_cuts(program: Program, texts: Iterable[str], kind: CutKind, sample: str
             found[cut] = None
             continue
         regions = regions or find_regions(program, sample=sample)
-        places = regions.find(text)
-        if not places:
-            raise SpecError(f"found no value and no region for {text!r}; {nearest(text, names)}", option="cuts")
-        for region in places:
+        for region in _regions(regions, text, names):
             found.update(dict.fromkeys(region_cuts(region, kind)))
     return tuple(found)
+
+
+def _regions(
+    regions: Regions, text: str, names: Collection[str]
+) -> Sequence[Branch | Block | Skip | Stack | CutCandidate]:
+    try:
+        return regions.find(text)
+    except GraphoptError as error:
+        close = difflib.get_close_matches(text, names, n=3)
+        hint = f"; values of such names are {', '.join(close)}" if close else ""
+        raise SpecError(f"found no value {text!r}{hint}; {error}", option="cuts") from error
 
 
 def region_cuts(region: Branch | Block | Skip | Stack | CutCandidate, kind: CutKind) -> tuple[Cut, ...]:

@@ -26,16 +26,14 @@ class Block(nn.Module):
 
 
 class Stack(nn.Module):
-    """Three residual blocks over tokens; timestep and text steer each of them.
+    """Residual blocks over tokens; timestep and text steer each, and a control may be added before the last.
 
     Args:
         blocks: number of blocks.
-        control: whether a further input is added to the sample before the last block.
     """
 
-    def __init__(self, blocks: int = 3, *, control: bool = False) -> None:
+    def __init__(self, blocks: int = 3) -> None:
         super().__init__()
-        self.control = control
         self.time = nn.Linear(1, WIDTH)
         self.entry = nn.Linear(4, WIDTH)
         self.blocks = nn.ModuleList(Block() for _ in range(blocks))
@@ -76,10 +74,10 @@ class Skips(nn.Module):
         return self.head(joined)
 
 
-def stack(blocks: int = 3, *, control: bool = False) -> Stack:
+def stack(blocks: int = 3) -> Stack:
     """The stack with weights that are always the same."""
     torch.manual_seed(0)
-    return Stack(blocks, control=control).eval().requires_grad_(False)
+    return Stack(blocks).eval().requires_grad_(False)
 
 
 def skips() -> Skips:
