@@ -7,7 +7,9 @@ from graphopt.dependency.registry import Sample, coupling_rule
 from graphopt.exporters.onnx import export_onnx
 from graphopt.exporters.weights import load
 from graphopt.pass_manager import Pass, PassContext, Pipeline, Result
+from graphopt.passes.caching.insert import InsertCache
 from graphopt.passes.channels.prune import PruneChannels
+from graphopt.passes.layers.prune import PruneLayers
 from graphopt.plan import Plan
 from graphopt.program import Program
 from graphopt.proof import verify
@@ -23,12 +25,14 @@ __all__ = [
     "CacheSession",
     "Cut",
     "DependencyGraph",
+    "InsertCache",
     "Pass",
     "PassContext",
     "Pipeline",
     "Plan",
     "Program",
     "PruneChannels",
+    "PruneLayers",
     "Result",
     "Sample",
     "Schedule",

@@ -69,8 +69,14 @@ class Streams:
         return self.flow.bytes_of(node) == self.flow.bytes_of(reader) > 0
 
     def _alive(self, index: int) -> list[fx.Node]:
+        """Return the values alive at a place of the tape; behind the last operator what the program returns."""
         step = self.tape.steps[index]
-        return self.width.alive(self.width.steps[step])
+        return self.width.alive(self.width.steps[step]) or self._returned()
+
+    def _returned(self) -> list[fx.Node]:
+        results = self.flow.program.graph_module.graph.output_node().all_input_nodes
+        owners = [self.flow.owner[node] for node in results if self.flow.depends(node)]
+        return sorted(set(owners), key=self.flow.order.__getitem__)
 
     def _place(self, index: int) -> int:
         return self.width.steps[self.tape.steps[index]] + 1
