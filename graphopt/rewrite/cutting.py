@@ -14,9 +14,11 @@ from torch.utils import _pytree as pytree
 
 from graphopt.aliasing import Aliases
 from graphopt.copying import GraphCopy, copy_graph
+from graphopt.cost import integer_shape
 from graphopt.cuts import Cut
 from graphopt.errors import PlanError
 from graphopt.program import Program
+from graphopt.rewrite.ownership import with_own_slots
 from graphopt.rewrite.pushing import Part, find_part
 from graphopt.schedule import DISTANCE, ELAPSED, UPDATES, Schedule, Slot
 from graphopt.tracing import recapture
@@ -54,7 +56,8 @@ def step_program(program: Program, schedule: Schedule, name: str, examples: Mapp
     inputs = schedule.inputs(name)
     graph_module = cutter.finish(inputs, {key: outputs[key] for key in schedule.outputs(name)}, returns=step.returns)
     extras = {key: examples[key] for key in inputs}
-    return recapture(graph_module, program.args, {**program.kwargs, **extras}, program, lineage=program.lineage)
+    made = recapture(graph_module, program.args, {**program.kwargs, **extras}, program, lineage=program.lineage)
+    return with_own_slots(made, inputs)
 
 
 def lost_inputs(program: Program, cut: Program) -> tuple[str, ...]:
@@ -88,6 +91,8 @@ class _Cutter:
         node = self.values[name]
         if not isinstance(value_of(node), Tensor) or node.op in ("get_attr", "output"):
             raise PlanError(f"{name} is no tensor that the program computes; cut at another value")
+        if self.aliases.is_written(self.originals[name]):
+            raise PlanError(f"{name} lies in memory that the model writes to in place; cut at another value")
         return node
 
     def fresh(self, slot: Slot) -> fx.Node:
@@ -228,13 +233,14 @@ class _Cutter:
         partial = not shared and any(_larger(value_of(holder), value) for holder in self.aliases.holders(original))
         return self._after(node, aten.clone.default, node) if shared or partial else node
 
-    @staticmethod
-    def _require_alike(slot: Slot, value: fx.Node, base: fx.Node) -> None:
+    def _require_alike(self, slot: Slot, value: fx.Node, base: fx.Node) -> None:
+        if slot.cut.base not in itertools.takewhile(lambda name: name != slot.cut.value, self.originals):
+            raise PlanError(f"the residual cut {slot.cut} goes backwards: {slot.cut.base} does not precede the value")
         found, wanted = value_of(value), value_of(base)
         if found.dtype != wanted.dtype or found.ndim != wanted.ndim or tuple(found.shape) != tuple(wanted.shape):
             raise PlanError(
-                f"the residual cut {slot.cut} joins {list(wanted.shape)} and {list(found.shape)}; a residual is only "
-                "between values of the same shape and dtype: use a value cut"
+                f"the residual cut {slot.cut} joins {[*integer_shape(wanted)]} and {[*integer_shape(found)]}; a "
+                "residual is only between values of the same shape and dtype: use a value cut"
             )
 
 

@@ -10,11 +10,12 @@ from graphopt.errors import PlanError, PreconditionError
 from graphopt.pass_manager import Pass, PassContext, PassResult
 from graphopt.passes.caching.insertion import insert
 from graphopt.passes.caching.timing import read_schedule
+from graphopt.passes.caching.trunk import context_inputs
 from graphopt.program import Program
 from graphopt.regions import Skip, find_regions
 from graphopt.rewrite.pushing import push_cut
 from graphopt.rewrite.stepping import full_and_cached
-from graphopt.schedule import Schedule, Slot
+from graphopt.schedule import Policy, Schedule, Slot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class DeepCache(Pass):
             the authors' code does, ``quadratic:CENTER:POWER``, or as their formula says, ``power:CENTER:POWER``.
         steps: number of steps, for unevenly spaced schedules.
         last_full: whether the last step is full, where the session is told their number.
-        allow_dead: patterns of inputs that a cached step may ignore.
+        allow_dead: patterns of inputs that a cached step may ignore, beside text, labels and timestep.
         sample: name of the input that changes from step to step; the first tensor by default.
         push: keep what the deep operand adds to the convolutions behind the concatenation instead of the operand, so
             that cached steps do not compute it again; full steps compute it twice. Where the norms between do not allow
@@ -55,11 +56,12 @@ class DeepCache(Pass):
         super().__post_init__()
         self.check_option("interval", holds=self.interval >= 1, wanted="a number of steps from 1 up")
         self.check_option("branch", holds=self.branch >= 0, wanted="a number from 0 up")
-        read_schedule(self.schedule or f"uniform:{self.interval}", self.steps, self.interval)
+        self._policy()
 
     def run(self, program: Program, context: PassContext) -> PassResult:
         """Cut the program; see the class for the options."""
-        skips = find_regions(program, sample=self.sample).skips
+        regions = find_regions(program, sample=self.sample)
+        skips = regions.skips
         if self.branch >= len(skips):
             raise PreconditionError(
                 f"{self.name}: {program.source.class_name} has {len(skips)} long skips, so there is no branch "
@@ -71,10 +73,14 @@ class DeepCache(Pass):
                 )
             )
         cuts, refused = self._cuts(program, skips[self.branch])
+        allowed = (*self.allow_dead, *context_inputs(program, regions.sample))
         slots = {f"cache_{number}": Slot(cut) for number, cut in enumerate(cuts)}
-        policy = read_schedule(self.schedule or f"uniform:{self.interval}", self.steps, self.interval)
-        schedule = Schedule(slots, full_and_cached(slots), policy, self.last_full)
-        return insert(self, program, schedule, allow_dead=self.allow_dead, refused=refused)
+        schedule = Schedule(slots, full_and_cached(slots), self._policy(), self.last_full)
+        return insert(self, program, schedule, allow_dead=allowed, refused=refused)
+
+    def _policy(self) -> Policy:
+        text = f"uniform:{self.interval}" if self.schedule is None else self.schedule
+        return read_schedule(text, self.steps, self.interval)
 
     def _cuts(self, program: Program, skip: Skip) -> tuple[tuple[Cut, ...], tuple[str, ...]]:
         """What is kept, and why it is not what was asked for."""
