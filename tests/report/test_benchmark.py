@@ -8,7 +8,7 @@ import graphopt
 from graphopt.errors import MissingExtraError, SpecError
 from graphopt.measure import Comparison, Latency
 from graphopt.report import Benchmark, Variant, benchmark
-from graphopt.report.benchmark import unrest
+from graphopt.report.variant import unrest
 
 
 @pytest.fixture(scope="module")
