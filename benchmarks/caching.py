@@ -42,7 +42,6 @@ def main() -> int:
     options = _options()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    torch._logging.set_logs(all=50)  # exports that fail print their graphs
     machine = machine_text(("graphopt", "torch", "diffusers", "DeepCache", "onnxruntime"))
     print(machine, flush=True)
     sections = [_section(name, options) for name in options.only or CASES]
