@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from graphopt.errors import PlanError
 from graphopt.exporters.manifest import sha256_of
 from graphopt.exporters.onnx_call import described
-from graphopt.exporters.onnx_steps import StepModel, own_outputs
+from graphopt.exporters.onnx_steps import StepModel, model_kwargs, own_outputs
 from graphopt.rewrite.stepping import FULL
 from graphopt.schedule import Schedule
 from graphopt.version import __version__
@@ -82,13 +82,14 @@ def describe_steps(
     """
     full = steps[FULL]
     program = full.program
-    leaves = pytree.tree_leaves((program.args, dict(program.kwargs)))
+    kwargs = model_kwargs(program, schedule, FULL)
+    leaves = pytree.tree_leaves((program.args, kwargs))
     places = [node.name for node in program.graph_module.graph.find_nodes(op="placeholder")]
     names: list[str | None] = [
-        place if isinstance(leaf, torch.Tensor) else None for leaf, place in zip(leaves, places, strict=True)
+        place if isinstance(leaf, torch.Tensor) else None for leaf, place in zip(leaves, places, strict=False)
     ]
     parameters = list(inspect.signature(program.graph_module.forward).parameters)
-    values = {**dict(zip(parameters, program.args, strict=False)), **program.kwargs}
+    values = {**dict(zip(parameters, program.args, strict=False)), **kwargs}
     flat = iter(names)
     given = {port.position: port.name for port in own_outputs(full)}
     returned = iter([given.get(place) for place in range(len(pytree.tree_leaves(full.returned)))])
@@ -97,7 +98,7 @@ def describe_steps(
         programs={name: _file_of(name, step) for name, step in steps.items()},
         arguments={name: described(value, flat) for name, value in values.items()},
         positional=len(program.args),
-        tensors=tuple(_tensors(steps)),
+        tensors=tuple(_tensors(steps, kwargs)),
         returns=described(full.returned, returned),
         opset=opset,
         origin={"graphopt": __version__, **origin},
@@ -223,13 +224,13 @@ def _file_of(name: str, step: StepModel) -> StepFile:
     )
 
 
-def _tensors(steps: Mapping[str, StepModel]) -> list[dict[str, Any]]:
+def _tensors(steps: Mapping[str, StepModel], kwargs: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Name, placeholder, dtype and sizes of every tensor input of the model."""
     program = steps[FULL].program
-    leaves = pytree.tree_leaves((program.args, dict(program.kwargs)))
+    leaves = pytree.tree_leaves((program.args, dict(kwargs)))
     names = {port.position: port.name for step in steps.values() for port in step.built.inputs}
     found = []
-    for position, node in enumerate(program.graph_module.graph.find_nodes(op="placeholder")):
+    for position, node in enumerate(program.graph_module.graph.find_nodes(op="placeholder")[: len(leaves)]):
         leaf = leaves[position]
         if isinstance(leaf, torch.Tensor):
             sizes = node.meta["val"].shape

@@ -49,6 +49,12 @@ def output_name(tensor: str) -> str:
     return tensor if tensor in SCALARS else f"{OUT}{tensor}"
 
 
+def model_kwargs(program: Program, schedule: Schedule, name: str) -> dict[str, Any]:
+    """The keyword inputs of a program that are the model's, without those that the schedule adds."""
+    extras = schedule.inputs(name)
+    return {key: value for key, value in program.kwargs.items() if key not in extras}
+
+
 def build_step(
     program: Program, schedule: Schedule, name: str, opset: int, dynamic: bool, properties: Mapping[str, str]
 ) -> StepModel:

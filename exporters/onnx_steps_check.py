@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.utils import _pytree as pytree
 from graphopt.errors import ExportError
 from graphopt.exporters.onnx_branches import USE_CACHE
 from graphopt.exporters.onnx_check import example_batch, other_batch, require_passed, resized
-from graphopt.exporters.onnx_steps import StepModel, input_name
+from graphopt.exporters.onnx_steps import StepModel, input_name, model_kwargs
 from graphopt.exporters.runtime import OutputError, compare_output, run_session, session
 from graphopt.rewrite.stepping import CACHED, FULL
 from graphopt.schedule import DISTANCE, ELAPSED, UPDATES, Schedule
@@ -101,10 +102,12 @@ def _compare(
     schedule: Schedule, steps: Mapping[str, StepModel], run: Run, size: int | None, tolerance: float
 ) -> Errors:
     full = steps[FULL]
-    args, kwargs = resized(full.program, full.built, size)
+    count = len(pytree.tree_leaves((full.program.args, model_kwargs(full.program, schedule, FULL))))
+    ports = {port.position: port for step in steps.values() for port in step.built.inputs if port.position < count}
+    args, kwargs = resized(full.program, replace(full.built, inputs=tuple(ports.values())), size)
+    kwargs = {key: value for key, value in kwargs.items() if key not in schedule.inputs(FULL)}
     leaves = pytree.tree_leaves((args, kwargs))
-    ports = {port.name: port.position for step in steps.values() for port in step.built.inputs}
-    feeds = {name: leaves[place] for name, place in ports.items() if place < len(leaves)}
+    feeds = {port.name: leaves[port.position] for port in ports.values()}
     known: dict[str, Tensor] = {name: torch.tensor(value) for name, value in NUMBERS.items()}
     errors: Errors = {}
     for name in _in_order(schedule):

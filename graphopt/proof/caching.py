@@ -13,8 +13,9 @@ from graphopt.errors import VerificationError
 from graphopt.program import Program
 from graphopt.proof.check import Check, equal, inputs_of, outputs_of, run
 from graphopt.proof.comparison import TOLERANCE
+from graphopt.rewrite.extras import extra_inputs
 from graphopt.rewrite.stepping import FULL, PROBE, step_programs
-from graphopt.schedule import ELAPSED, UPDATES, Schedule
+from graphopt.schedule import Schedule
 from graphopt.wiring import first_difference
 
 
@@ -78,12 +79,7 @@ def _same_step(
 
 
 def _call(program: Program, schedule: Schedule, name: str, held: Mapping[str, Tensor]) -> tuple[Any, dict[str, Tensor]]:
-    zero, one = torch.zeros(()), torch.ones(())
-    special = {ELAPSED: zero if schedule.programs[name].reads else one, UPDATES: one}
-    extras = {key: special.get(key, held.get(key)) for key in schedule.inputs(name)}
-    for key, value in extras.items():
-        if value is None:  # a difference that one step does not give
-            extras[key] = torch.zeros_like(held[key.rpartition("_d")[0]])
+    extras = extra_inputs(schedule, name, held, elapsed=0.0 if schedule.programs[name].reads else 1.0)
     own = {key: value for key, value in program.kwargs.items() if key not in extras}
     output, filled = run(program, program.args, {**own, **extras})
     return output, dict(filled)

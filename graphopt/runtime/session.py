@@ -14,11 +14,12 @@ from graphopt.errors import GraphoptError
 from graphopt.example_inputs import ExampleInputs
 from graphopt.input_check import InputCheck
 from graphopt.program import Program
+from graphopt.rewrite.extras import extra_inputs
 from graphopt.rewrite.stepping import FULL, PROBE, REFRESH, TAIL_CACHED, TAIL_FULL
 from graphopt.runtime.choice import Choice, choose
 from graphopt.runtime.hoisting import Hoisted
 from graphopt.runtime.state import BranchState, input_key
-from graphopt.schedule import DISTANCE, ELAPSED, UPDATES, Schedule, Threshold
+from graphopt.schedule import DISTANCE, Schedule, Threshold
 
 
 class Scheduled(Protocol):
@@ -237,7 +238,9 @@ class CacheSession:
     ) -> tuple[Any, dict[str, Tensor]]:
         hoisted = self._hoisted_values(args, kwargs, step)
         known = {**tensors, **hoisted}
-        extras = {key: self._extra(key, known, state, step) for key in self.schedule.inputs(name)}
+        numbers = {"elapsed": float(step - state.filled), "updates": float(state.updates)}
+        extras = extra_inputs(self.schedule, name, known, **numbers)
+        extras = {key: _usable(tensor) for key, tensor in extras.items()}
         output, filled = self._calls[name](*args, **kwargs, **extras)
         return output, dict(filled)
 
@@ -255,19 +258,6 @@ class CacheSession:
         _, filled = self._calls[name](*args, **kwargs, **extras)
         return {key: tensor.detach().clone() if self._copies else tensor.detach() for key, tensor in filled.items()}
 
-    @staticmethod
-    def _extra(name: str, tensors: Mapping[str, Tensor], state: BranchState, step: int) -> Tensor:
-        if name == ELAPSED:
-            return torch.tensor(float(step - state.filled))
-        if name == UPDATES:
-            return torch.tensor(float(state.updates))
-        found = tensors.get(name)
-        if found is not None and found.is_inference() and not torch.is_inference_mode_enabled():
-            return found.clone()  # autograd takes no tensor that was made under inference mode
-        if found is None:  # a difference of an order that two fillings do not give yet
-            return torch.zeros_like(tensors[name.rpartition("_d")[0]])
-        return found
-
     def _timestep(self, known: float | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> float:
         """The timestep of this step: the one told at reset, else what the model is given."""
         if known is not None:
@@ -282,3 +272,8 @@ class CacheSession:
             )
         leaf = ExampleInputs(args, dict(kwargs)).leaves()[places.index(name)]
         return float(leaf.flatten()[0]) if isinstance(leaf, Tensor) else float(leaf)
+
+
+def _usable(tensor: Tensor) -> Tensor:
+    """A tensor that autograd takes: one made under inference mode is copied outside of it."""
+    return tensor.clone() if tensor.is_inference() and not torch.is_inference_mode_enabled() else tensor

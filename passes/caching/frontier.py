@@ -13,8 +13,9 @@ from torch.utils import _pytree as pytree
 from graphopt.measure import compare_latency
 from graphopt.program import Program
 from graphopt.regions import CutCandidate
+from graphopt.rewrite.extras import extra_inputs
 from graphopt.rewrite.stepping import CACHED, FULL, REFRESH, step_programs
-from graphopt.schedule import ELAPSED, UPDATES, Schedule
+from graphopt.schedule import Schedule
 from graphopt.scores.calibration import call_batch
 
 
@@ -104,8 +105,7 @@ def _error(
     with torch.no_grad():
         for step, batch in enumerate(steps):
             name = CACHED if step % interval else (REFRESH if REFRESH in programs and updates else FULL)
-            scalars = {ELAPSED: torch.tensor(float(step - filled)), UPDATES: torch.tensor(float(updates))}
-            extras = {key: _held(key, held, scalars) for key in schedule.inputs(name)}
+            extras = extra_inputs(schedule, name, held, elapsed=step - filled, updates=updates)
             output, given = call_batch(_with_extras(programs[name], extras), batch)
             held.update(given)
             if name == CACHED:
@@ -118,11 +118,6 @@ def _error(
 
 def _with_extras(program: Program, extras: Mapping[str, Tensor]) -> Any:
     return lambda *args, **kwargs: program(*args, **kwargs, **extras)
-
-
-def _held(key: str, held: Mapping[str, Tensor], scalars: Mapping[str, Tensor]) -> Tensor:
-    found = scalars.get(key, held.get(key))
-    return torch.zeros_like(held[key.rpartition("_d")[0]]) if found is None else found
 
 
 def _relative(found: Any, wanted: Any) -> float:
