@@ -130,19 +130,13 @@ def onnx(timed: Timed, steps: int, result: graphopt.Result, folder: Path) -> Pla
 def _session(timed: Timed, steps: int, session: CacheSession | OnnxCachedDenoiser) -> Player:
     scheduler = scheduler_of(timed.subject, steps)
     timesteps = scheduler.timesteps.tolist()
-    hoisted = vars(session).get("_hoisted", {})
     return Player(
         session,
         scheduler,
         lambda: session.reset(timesteps=timesteps),
         lambda: session.decisions[-1].program in FULL_PROGRAMS,
-        lambda: session.cache_bytes + size_bytes([_values(kept) for kept in hoisted.values()]),
+        lambda: session.cache_bytes + getattr(session, "hoisted_bytes", 0),
     )
-
-
-def _values(hoisted: Any) -> list[Any]:
-    """Values computed outside the loop, which a session does not count as a cache."""
-    return [(kept.tensors, kept.table) for kept in hoisted._kept.values()]
 
 
 # ------------------------------------------------------------------ memory

@@ -37,7 +37,7 @@ def play(session: Any, steps: int = STEPS, batch: int = 2) -> list[torch.Tensor]
     return outputs
 
 
-@pytest.mark.parametrize("spec", [UNIFORM, LINEAR, THRESHOLD, TABLE])
+@pytest.mark.parametrize("spec", [UNIFORM, LINEAR, THRESHOLD, TABLE, f"{THRESHOLD},hoist-invariants"])
 def test_outputs_and_decisions_are_those_of_a_session_of_torch(spec: str, tmp_path: Path) -> None:
     result = cached_result(spec)
     export_onnx(result, tmp_path / "out", verify=False)
