@@ -17,9 +17,9 @@ from graphopt.program import Program
 ALWAYS = {
     "peer_failures": slice(None),
     "torchvision": slice(None),
-    "timm": slice(0, None, 4),
-    "transformers": slice(0, None, 4),
-    "diffusers": slice(1, None, 3),
+    "timm": slice(0, None, 8),
+    "transformers": slice(0, None, 6),
+    "diffusers": slice(1, None, 5),
 }
 """Entries of each library that run always; the others run with the slow tests."""
 
