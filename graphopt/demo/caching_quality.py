@@ -106,6 +106,14 @@ class Contest:
     baseline: Entry
 
 
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """Images of one generation, and the seconds that it took."""
+
+    images: Tensor
+    seconds: float
+
+
 class QualityHarness:
     """Measures samplers of one model against its full run.
 
@@ -125,7 +133,7 @@ class QualityHarness:
         self._sampling = sampling
         self._timed_count = timed_count
         self._rounds = rounds
-        self._wanted: dict[int, Tensor] = {}
+        self._wanted: dict[int, _Drawn] = {}
         self._fewer: dict[int, Entry] = {}
 
     def evaluate(self, denoiser: Denoiser, steps: int, seed: int) -> Quality:
@@ -137,13 +145,12 @@ class QualityHarness:
             seed: Seeds the noise that is started from.
         """
         labels = _labels(self._sampling.count)
-        start = time.perf_counter()
-        drawn = self._draw(denoiser, steps, seed)
-        seconds = time.perf_counter() - start
-        wanted = self._full_run(seed)
-        error = float((drawn - wanted).norm() / wanted.norm())
-        score = self._judge.score(LabelledImages(drawn, labels))
-        return Quality(**score, error=error, seconds_per_image=seconds / len(labels))
+        full = self._full_run(seed)
+        is_full = denoiser is self._full and steps == self._sampling.steps
+        drawn = full if is_full else self._draw(denoiser, steps, seed)
+        error = float((drawn.images - full.images).norm() / full.images.norm())
+        score = self._judge.score(LabelledImages(drawn.images, labels))
+        return Quality(**score, error=error, seconds_per_image=drawn.seconds / len(labels))
 
     def uncached(self, steps: int) -> Entry:
         """Score the full model with a number of steps; each number is drawn once, however often it is asked for.
@@ -154,7 +161,7 @@ class QualityHarness:
         if steps not in self._fewer:
             whole = self._sampling.steps
             name = "full" if steps == whole else "fewer steps"
-            self._fewer[steps] = self._entry(name, self._full, steps, steps / whole)
+            self._fewer[steps] = self.entry(name, self._full, steps, steps / whole)
         return self._fewer[steps]
 
     def contest(self, name: str, denoiser: Denoiser) -> Contest:
@@ -166,8 +173,20 @@ class QualityHarness:
         """
         share = self.relative_time(denoiser)
         whole = self._sampling.steps
-        cached = self._entry(name, denoiser, whole, share)
+        cached = self.entry(name, denoiser, whole, share)
         return Contest(cached, self.uncached(max(1, round(share * whole))))
+
+    def entry(self, name: str, denoiser: Denoiser, steps: int, relative_time: float) -> Entry:
+        """Score a sampler under every seed.
+
+        Args:
+            name: What it is called.
+            denoiser: What samples.
+            steps: Denoising steps.
+            relative_time: Seconds of a generation over those of the full run, where they were measured.
+        """
+        draws = tuple(self.evaluate(denoiser, steps, seed) for seed in self._sampling.seeds)
+        return Entry(name=name, steps=steps, relative_time=relative_time, draws=draws)
 
     def relative_time(self, denoiser: Denoiser) -> float:
         """Return the model seconds of a cached generation over those of a full one.
@@ -191,18 +210,16 @@ class QualityHarness:
         denoiser.reset()
         return [(_call_seconds(denoiser, inputs), _call_seconds(self._full, inputs)) for inputs in calls]
 
-    def _entry(self, name: str, denoiser: Denoiser, steps: int, relative_time: float) -> Entry:
-        draws = tuple(self.evaluate(denoiser, steps, seed) for seed in self._sampling.seeds)
-        return Entry(name=name, steps=steps, relative_time=relative_time, draws=draws)
-
-    def _full_run(self, seed: int) -> Tensor:
+    def _full_run(self, seed: int) -> _Drawn:
         if seed not in self._wanted:
             self._wanted[seed] = self._draw(self._full, self._sampling.steps, seed)
         return self._wanted[seed]
 
-    def _draw(self, denoiser: Denoiser, steps: int, seed: int) -> Tensor:
+    def _draw(self, denoiser: Denoiser, steps: int, seed: int) -> _Drawn:
         denoiser.reset()
-        return sample(denoiser, _labels(self._sampling.count), replace(self._sampling, steps=steps), seed)
+        start = time.perf_counter()
+        images = sample(denoiser, _labels(self._sampling.count), replace(self._sampling, steps=steps), seed)
+        return _Drawn(images, time.perf_counter() - start)
 
 
 def trajectory(model: Velocity, sampling: SamplingConfig, count: int, seed: int) -> tuple[Inputs, ...]:

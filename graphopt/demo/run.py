@@ -1,54 +1,44 @@
-"""The demonstration on a diffusion transformer: train, prune half of the work away, prove, recover, export, compare."""
+"""The demonstration on a diffusion transformer: train, prune, drop layers, cache, prove, recover, export, compare."""
 
-import copy
 import itertools
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-import graphopt
-from graphopt.demo.classifier import accuracy
-from graphopt.demo.deployment import Deployment, deploy, sized_row, timing_note
-from graphopt.demo.diffusion import diffusion_loss, noised_batches, sample, train
+from graphopt.demo.caching_quality import Entry, Inputs, QualityHarness, trajectory
+from graphopt.demo.diffusion import diffusion_loss, noised_batches, sample
 from graphopt.demo.digits import CLASSES, Digits, LabelledImages, load_digits
 from graphopt.demo.images import write_grid
 from graphopt.demo.model import DiT
+from graphopt.demo.outcome import CACHED, LAYERS, ORIGINAL, TOGETHER, Outcome, Sampled, pruned_name, report_on
 from graphopt.demo.pretrained import diffusion_transformer, digit_classifier
-from graphopt.demo.pruning import Workload, prune
+from graphopt.demo.pruning import Workload
 from graphopt.demo.quality import Judge
-from graphopt.demo.report import DemoReport, Figure, Row, verdicts
+from graphopt.demo.recovery import Recovered, cached, recover
+from graphopt.demo.report import DemoReport
+from graphopt.demo.samplers import Sampler, deploy_samplers, generation_macs, torch_denoiser
 from graphopt.demo.settings import DitDemo
 from graphopt.demo.spread import Spread, summarise
 from graphopt.demo.timing import Stopwatch, idle_threads, torch_threads
+from graphopt.pass_manager import Result
 from graphopt.program import Program
-
-FIGURES = {
-    "loss": Figure("loss", "{:.4f}", lower_is_better=True),
-    "accuracy": Figure("right %", "{:.1f}", scale=100.0),
-    "frechet": Figure("Fréchet", "{:.1f}", lower_is_better=True),
-}
 
 DEFAULT = DitDemo()
 
+FILES = {ORIGINAL: "original", LAYERS: "layers", CACHED: "cached", TOGETHER: "together"}
+"""Names of what is exported by row; the pruned model of the first score comes beside."""
 
-@dataclass(frozen=True, eq=False)
-class _Variant:
-    """A model pruned with one score and recovered, and the quality of its samples before and after."""
-
-    module: nn.Module
-    program: Program
-    error: float
-    before: Mapping[str, Spread]
-    after: Mapping[str, Spread]
+Subjects = Mapping[str, Program | Result]
 
 
 def run_dit(cache: Path, out: Path, demo: DitDemo = DEFAULT) -> DemoReport:
-    """Train a diffusion transformer on digits, halve its multiply-accumulates and compare.
+    """Train a diffusion transformer on digits; prune it, drop layers, cache, do all of it, and compare.
 
-    Writes ``original.onnx``, ``pruned.onnx``, ``samples.png`` and ``report.json`` into ``out / "dit"``.
+    Writes ``original.onnx``, ``pruned.onnx`` and ``layers.onnx``, the folders ``cached`` and ``together`` with the ONNX
+    files of a schedule, ``samples.png`` and ``report.json`` into ``out / "dit"``.
 
     Args:
         cache: Folder that keeps trained weights between runs; made where it is absent.
@@ -57,7 +47,7 @@ def run_dit(cache: Path, out: Path, demo: DitDemo = DEFAULT) -> DemoReport:
 
     Raises:
         MissingExtraError: scikit-learn, Pillow or the packages for ONNX are not installed.
-        GraphoptError: Pruning, the proof or the export fails.
+        GraphoptError: A pass, the proof or the export fails.
     """
     folder = out / "dit"
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,29 +63,42 @@ def _run(cache: Path, out: Path, demo: DitDemo) -> DemoReport:
     with watch.part("train"):
         judge = Judge(digit_classifier(cache, data, demo.classifier), data.held_out)
         model = diffusion_transformer(cache, data, demo.model, demo.training)
-    with watch.part("prune and recover"):
+    with watch.part("remove and recover"):
         work = _workload(model, data, demo)
-        variants = {score: _variant(work, score, data, judge, demo) for score in demo.scores}
+        recovered = {
+            name: recover(work, text, data.train, judge, demo.recovery, name) for name, text in _pipelines(demo).items()
+        }
+    with watch.part("cache"):
+        subjects = _subjects(work.capture(), recovered, demo)
     with watch.part("export and time"):
-        programs = {"original": work.capture(), "pruned": variants[demo.scores[0]].program}
-        timed = next(noised_batches(data.train, replace(demo.training, batch_size=demo.batch_size))).args
-        deployed = deploy(programs, timed, out, demo.rounds)
-    with watch.part("sample the original"):
-        original = judge.score_model(model, demo.sampling)
-        write_grid(_samples(model, variants, demo), out / "samples.png")
-    return DemoReport(
-        title=f"Diffusion transformer on 8x8 digits\n{demo.pipeline(demo.scores[0])}",
-        rows=(
-            replace(sized_row("original", programs["original"], deployed["original"]), quality=original),
-            *_rows(variants, deployed["pruned"]),
-            Row(name="real digits", quality=_real(data.train, judge, demo)),
+        calls = trajectory(model, demo.sampling, demo.timed_count, demo.timed_seed)
+        files = {**FILES, pruned_name(demo.scores[0]): "pruned"}
+        exported = {file: subjects[name] for name, file in files.items()}
+        deployed = deploy_samplers(exported, calls, out, demo.rounds)
+        samplers = {name: deployed[file] for name, file in files.items()}
+    with watch.part("sample"):
+        harness = QualityHarness(model, judge, demo.sampling)
+        sampled = _sampled(subjects, samplers, calls, harness, demo)
+        write_grid(_samples(sampled, demo), out / "samples.png")
+    return report_on(
+        Outcome(
+            demo=demo,
+            judge=judge,
+            loss=judge.held_out_loss(model),
+            recovered=recovered,
+            sampled=sampled,
+            fewer={name: harness.uncached(_steps(sampled[name].entry)) for name in (CACHED, TOGETHER)},
+            real=_real(data.train, judge, demo),
         ),
-        figures=FIGURES,
-        findings=_findings(variants),
-        notes=_notes(judge, deployed, variants, demo),
-        files={**{name: item.onnx.path for name, item in deployed.items()}, "samples": out / "samples.png"},
+        files={**{file: item.path for file, item in deployed.items()}, "samples": out / "samples.png"},
         seconds=watch.seconds,
     )
+
+
+def _pipelines(demo: DitDemo) -> dict[str, str]:
+    """Return the pipelines that leave something out, by the name of their row."""
+    pruned = {pruned_name(score): demo.pipeline(score) for score in demo.scores}
+    return {**pruned, LAYERS: demo.layers, TOGETHER: demo.together}
 
 
 def _workload(model: DiT, data: Digits, demo: DitDemo) -> Workload:
@@ -105,13 +108,41 @@ def _workload(model: DiT, data: Digits, demo: DitDemo) -> Workload:
     return Workload(model=model, args=args, calibration=calibration, loss=diffusion_loss, seed=demo.training.seed)
 
 
-def _variant(work: Workload, score: str, data: Digits, judge: Judge, demo: DitDemo) -> _Variant:
-    pruned = prune(work, demo.pipeline(score))
-    module = copy.deepcopy(pruned.result.module()).eval()
-    before = judge.score_model(module, demo.sampling)
-    train(module, data.train, demo.recovery, f"recovering ({score})")
-    after = judge.score_model(module, demo.sampling)
-    return _Variant(module, graphopt.capture(module, work.args), pruned.error, before, after)
+def _subjects(original: Program, recovered: Mapping[str, Recovered], demo: DitDemo) -> Subjects:
+    """Return what is sampled, in the order of the rows."""
+    return {
+        ORIGINAL: original,
+        **{name: one.program for name, one in recovered.items() if name != TOGETHER},
+        CACHED: cached(original, demo.cache),
+        TOGETHER: cached(recovered[TOGETHER].program, demo.cache),
+    }
+
+
+def _sampled(
+    subjects: Subjects,
+    samplers: Mapping[str, Sampler],
+    calls: tuple[Inputs, ...],
+    harness: QualityHarness,
+    demo: DitDemo,
+) -> dict[str, Sampled]:
+    """Score the samples of every subject, drawn in torch; with all done to it, in ONNX Runtime, timed there too."""
+    rows = len(calls[0][0]) // demo.timed_count
+    whole = samplers[ORIGINAL]
+    found = {}
+    for name, subject in subjects.items():
+        sampler = samplers.get(name)
+        denoiser = torch_denoiser(subject) if sampler is None else sampler.torch
+        share = 1.0 if sampler is None else sampler.torch_seconds / whole.torch_seconds
+        if sampler is not None and name == TOGETHER:
+            denoiser, share = sampler.onnx, sampler.onnx_seconds / whole.onnx_seconds
+        entry = harness.entry(name, denoiser, demo.sampling.steps, share)
+        found[name] = Sampled(subject, denoiser, sampler, rows * generation_macs(subject, calls), entry)
+    return found
+
+
+def _steps(entry: Entry) -> int:
+    """Return how many steps of the original take as long as a generation of another sampler."""
+    return max(1, round(entry.relative_time * entry.steps))
 
 
 def _real(data: LabelledImages, judge: Judge, demo: DitDemo) -> dict[str, Spread]:
@@ -123,42 +154,11 @@ def _real(data: LabelledImages, judge: Judge, demo: DitDemo) -> dict[str, Spread
     return summarise(scores)
 
 
-def _samples(model: DiT, variants: Mapping[str, _Variant], demo: DitDemo) -> dict[str, Tensor]:
+def _samples(sampled: Mapping[str, Sampled], demo: DitDemo) -> dict[str, Tensor]:
     """Draw two of each digit with every model, from the same noise."""
     labels = torch.arange(2 * CLASSES) % CLASSES
-    modules = {"original": model, **{f"pruned\n({score})": variant.module for score, variant in variants.items()}}
-    return {name: sample(module, labels, demo.sampling, demo.sampling.seeds[0]) for name, module in modules.items()}
-
-
-def _rows(variants: Mapping[str, _Variant], deployment: Deployment) -> Iterator[Row]:
-    for index, (score, variant) in enumerate(variants.items()):
-        yield replace(sized_row(f"{score}, pruned", variant.program), quality=variant.before)
-        row = sized_row(f"{score}, recovered", variant.program, None if index else deployment)
-        yield replace(row, quality=variant.after)
-
-
-def _findings(variants: Mapping[str, _Variant]) -> dict[str, dict[str, str]]:
-    """Say for every figure whether the first score beats the others, before and after recovery."""
-    (shown, first), *others = variants.items()
-    found = {}
-    for name, other in others:
-        found[f"{shown} against {name}, pruned"] = verdicts(first.before, other.before, FIGURES)
-        found[f"{shown} against {name}, recovered"] = verdicts(first.after, other.after, FIGURES)
-    return found
-
-
-def _notes(
-    judge: Judge, deployed: Mapping[str, Deployment], variants: Mapping[str, _Variant], demo: DitDemo
-) -> tuple[str, ...]:
-    sampling = demo.sampling
-    judged = f"{accuracy(judge.classifier, judge.held_out):.1%} on {len(judge.held_out)} held-out digits"
-    proved = max(variant.error for variant in variants.values())
-    exported = max(item.relative_error for item in deployed.values())
-    draws = f"{sampling.count} for each of {len(sampling.seeds)} seeds"
-    return (
-        f"Samples: {draws}, {sampling.steps} DDIM steps, guidance {sampling.guidance:g}; mean ± deviation over seeds.",
-        f"Judge: a classifier that is right on {judged}; loss and Fréchet distance are taken against those.",
-        f"Recovery: {demo.recovery.steps} steps of batch {demo.recovery.batch_size}, the same for each score.",
-        timing_note(demo.batch_size, demo.rounds),
-        f"Proved: mask equals slice to {proved:.0e} on random weights; ONNX Runtime equals torch to {exported:.0e}.",
-    )
+    drawn = {}
+    for name, one in sampled.items():
+        one.denoiser.reset()
+        drawn[name.replace(" ", "\n", 1)] = sample(one.denoiser, labels, demo.sampling, demo.sampling.seeds[0])
+    return drawn
