@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,8 +64,11 @@ def measure(
     """
     programs = step_programs(program, schedule, allow_dead=tuple(allow_dead))
     calls = {name: (lambda one=one: one(*one.args, **one.kwargs)) for name, one in programs.items()}
+    device = next((tensor.device for tensor in program.parameters.values()), torch.device("cpu"))
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
     with torch.no_grad():
-        times = compare_latency({"program": lambda: program(*program.args, **program.kwargs), **calls}, repeats=repeats)
+        whole = {"program": lambda: program(*program.args, **program.kwargs)}
+        times = compare_latency({**whole, **calls}, repeats=repeats, device=device, clock=clock)
     full = max(1.0, times.ratios[REFRESH if REFRESH in times.ratios else FULL])  # it does all that the program does
     cached = min(full, times.ratios[CACHED])
     order = max(slot.order for slot in schedule.slots.values())

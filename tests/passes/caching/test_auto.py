@@ -32,7 +32,7 @@ def program() -> Program:
     return stack_program()
 
 
-def timed_by_macs(calls: Mapping[str, Callable[[], Any]], *, repeats: int) -> Any:
+def timed_by_macs(calls: Mapping[str, Callable[[], Any]], *, repeats: int, **_: Any) -> Any:
     """Seconds are multiply-accumulates."""
     assert repeats >= 2
     whole = cost(program()).macs
