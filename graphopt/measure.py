@@ -86,7 +86,10 @@ def compare_latency(
     for _ in range(warm_up):
         for function in functions.values():
             function()
-    rounds = [{name: _seconds(function, where, clock or time.perf_counter) for name, function in functions.items()} for _ in range(repeats)]
+    rounds = [
+        {name: _seconds(function, where, clock or time.perf_counter) for name, function in functions.items()}
+        for _ in range(repeats)
+    ]
     first = next(iter(functions))
     latencies = {name: _latency([seconds[name] for seconds in rounds], where) for name in functions}
     ratios = {name: statistics.median(seconds[name] / seconds[first] for seconds in rounds) for name in functions}
