@@ -19,6 +19,10 @@ Call = Callable[[str, tuple[Any, ...], Mapping[str, Any], Mapping[str, Tensor]],
 """Runs a program by id on positional inputs, keyword inputs and slots, and returns what it fills."""
 
 
+TIMED = "timed"
+"""Where what depends on the timestep is kept, whichever programs give it."""
+
+
 @dataclass
 class Kept:
     """What one hoisted program gave, and for which inputs.
@@ -66,21 +70,36 @@ class Hoisted:
             timesteps: all timesteps of the generation where they were told; what depends on the timestep is then
                 computed for all of them at once.
         """
-        leaves, spec = pytree.tree_flatten((args, dict(kwargs)))
+        inputs = pytree.tree_flatten((args, dict(kwargs)))
         found: dict[str, Tensor] = {}
-        stale = False
-        for name, inputs in self._schedule.hoisted.items():
-            fixed = [leaves[self._places.index(item)] for item in inputs if item != self._schedule.timestep]
-            kept = self._kept.get(name)
-            if kept is None or stale or not kept.fits(fixed):
-                kept = self._kept[name] = Kept([(leaf, _version(leaf)) for leaf in fixed])
-                stale = True
-            if self._schedule.timestep in inputs:
-                found.update(self._timed(name, kept, (leaves, spec), found, step, timesteps))
-            else:
-                kept.tensors = kept.tensors or self._filled(name, (leaves, spec), found)
-                found.update(kept.tensors)
+        changed = False
+        for name in self._named(timed=False):
+            kept, fresh = self._kept_for(name, self._fixed([name], inputs[0]), stale=changed)
+            changed = changed or fresh
+            kept.tensors = kept.tensors or self._filled(name, inputs, found)
+            found.update(kept.tensors)
+        timed = self._named(timed=True)
+        if timed:
+            kept, _ = self._kept_for(TIMED, self._fixed(timed, inputs[0]), stale=changed)
+            found.update(self._timed(timed, kept, inputs, found, step, timesteps))
         return found
+
+    def _named(self, *, timed: bool) -> list[str]:
+        """The programs that depend on the timestep, or those that do not, in the order in which they run."""
+        return [name for name, inputs in self._schedule.hoisted.items() if (self._schedule.timestep in inputs) == timed]
+
+    def _fixed(self, names: Sequence[str], leaves: Sequence[Any]) -> list[Any]:
+        """The inputs beside the timestep that some programs depend on."""
+        inputs = dict.fromkeys(item for name in names for item in self._schedule.hoisted[name])
+        return [leaves[self._places.index(item)] for item in inputs if item != self._schedule.timestep]
+
+    def _kept_for(self, name: str, fixed: Sequence[Any], *, stale: bool) -> tuple[Kept, bool]:
+        """What was kept for these very inputs, or a new place for it, and whether it is new."""
+        kept = self._kept.get(name)
+        if kept is not None and not stale and kept.fits(fixed):
+            return kept, False
+        self._kept[name] = Kept([(leaf, _version(leaf)) for leaf in fixed])
+        return self._kept[name], True
 
     @property
     def size_bytes(self) -> int:
@@ -90,25 +109,34 @@ class Hoisted:
 
     def _timed(
         self,
-        name: str,
+        names: Sequence[str],
         kept: Kept,
         inputs: tuple[list[Any], pytree.TreeSpec],
         found: Mapping[str, Tensor],
         step: int,
         timesteps: Sequence[float] | None,
     ) -> dict[str, Tensor]:
-        """What a program that depends on the timestep gives, from the table of all timesteps where they were told."""
+        """What the programs that depend on the timestep give, from the table of all timesteps where they were told."""
         leaves, spec = inputs
         place = self._places.index(str(self._schedule.timestep))
         told = timesteps[step] if timesteps is not None and step < len(timesteps) else None
         uncounted = any(math.isnan(version) for _, version in kept.inputs)
         if told is None or uncounted or not isinstance(leaves[place], Tensor) or not _holds(leaves[place], told, kept):
-            return self._filled(name, inputs, found)
+            return self._chain(names, inputs, found)
         if not kept.table:
             for value in dict.fromkeys(timesteps or ()):
                 at = [*leaves[:place], torch.full_like(leaves[place], value), *leaves[place + 1 :]]
-                kept.table[value] = self._filled(name, (at, spec), found)
+                kept.table[value] = self._chain(names, (at, spec), found)
         return kept.table[told]
+
+    def _chain(
+        self, names: Sequence[str], inputs: tuple[list[Any], pytree.TreeSpec], found: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """What several programs give one after another; later ones read what earlier ones gave."""
+        given: dict[str, Tensor] = {}
+        for name in names:
+            given.update(self._filled(name, inputs, {**found, **given}))
+        return given
 
     def _filled(
         self, name: str, inputs: tuple[list[Any], pytree.TreeSpec], found: Mapping[str, Tensor]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,6 +84,8 @@ class CacheSession:
         self._calls: dict[str, Callable[..., Any]] = {name: one.graph_module for name, one in self._programs.items()}
         self._copies = False
         full = self._programs[FULL]
+        extras = self.schedule.inputs(FULL)
+        self._names = [name for name in inspect.signature(full.graph_module.forward).parameters if name not in extras]
         self._check = InputCheck(full.graph_module, ExampleInputs(full.args, dict(full.kwargs)).leaves())
         self._states: dict[str, BranchState] = {}
         self._hoisted: dict[str, Hoisted] = {}
@@ -164,6 +167,7 @@ class CacheSession:
         Raises:
             GraphoptError: a size that the model's code reads is not the captured one.
         """
+        args, kwargs = self._in_order(args, kwargs)
         self._check(self._programs[FULL].graph_module, args, kwargs)
         state, step, fresh = self._prepared(args, kwargs)
         known = self._timesteps
@@ -179,6 +183,19 @@ class CacheSession:
         self.decisions.append(decision)
         return output
 
+    def _in_order(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The inputs as they were captured: the same ones by place, the others by keyword in the same order.
+
+        A call that does not fit is left to fail by itself.
+        """
+        given = {**dict(zip(self._names, args, strict=False)), **kwargs}
+        positional = self._names[: len(self._programs[FULL].args)]
+        fits = len(given) == len(args) + len(kwargs) and set(positional) <= given.keys() <= set(self._names)
+        if not fits:
+            return args, kwargs
+        rest = {name: given[name] for name in self._names[len(positional) :] if name in given}
+        return tuple(given[name] for name in positional), rest
+
     def _prepared(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[BranchState, int, str | None]:
         """Memory of the current branch, the step's number, and why the memory is empty where it is."""
         key, step = input_key(args, kwargs), self.step
@@ -189,6 +206,7 @@ class CacheSession:
             reason = "first step"
         elif state.key != key:
             reason = "inputs of another shape, dtype or device"
+            self._hoisted.pop(self._branch, None)
         elif step != state.step + 1:
             reason = f"step {step} does not follow step {state.step}"
         if state is None or reason is not None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from graphopt.aliasing import Aliases
+from graphopt.arguments import arguments_of
 from graphopt.cost import cost
 from graphopt.cuts import Cut
 from graphopt.errors import PreconditionError, SpecError
@@ -67,16 +68,31 @@ class HoistInvariants(Pass):
 
 def _frontier(program: Program, classes: Mapping[str, frozenset[str]], moving: set[str]) -> list[fx.Node]:
     """Computed tensors that do not depend on what moves, and that something which does reads."""
+    changing = _changing(program)
     found = []
-    aliases = Aliases(program.graph_module)
     for node in program.graph_module.graph.nodes:
         if node.op != "call_function" or not isinstance(value_of(node), Tensor) or classes[node.name] & moving:
             continue
-        if aliases.is_written(node):
-            continue
-        if any(user.op == "output" or classes[user.name] & moving for user in node.users):
+        if node not in changing and any(user.op == "output" or classes[user.name] & moving for user in node.users):
             found.append(node)
     return found
+
+
+def _changing(program: Program) -> set[fx.Node]:
+    """What may differ from call to call for the same inputs: random draws, memory that is written to, what follows."""
+    aliases = Aliases(program.graph_module)
+    found: set[fx.Node] = set()
+    for node in program.graph_module.graph.nodes:
+        if _draws(node) or aliases.is_written(node) or not found.isdisjoint(node.all_input_nodes):
+            found.add(node)
+    return found
+
+
+def _draws(node: fx.Node) -> bool:
+    """Whether an operator draws random numbers; attention without dropout is tagged so, and draws none."""
+    if not isinstance(node.target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded not in node.target.tags:
+        return False
+    return bool(arguments_of(node).get("dropout_p", 1.0))
 
 
 def _computes(node: fx.Node) -> bool:

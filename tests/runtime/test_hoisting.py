@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from caching.tiny import stack_program, tokens
-from torch import Tensor
+from torch import Tensor, nn
 
 import graphopt
 from graphopt.pass_manager.result import Result
@@ -174,3 +174,77 @@ def test_callers_may_write_to_what_a_step_returns() -> None:
         output = counted.session(*inputs)
         assert torch.equal(output, result_of("hoist-invariants").program(*inputs))
         output.fill_(9)
+
+
+class Nested(nn.Module):
+    """What depends on the timestep alone, and what depends on it and the text; a draw and a counter beside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.t, self.c, self.d = (nn.Linear(8, 8), nn.Linear(1, 8), nn.Linear(8, 8), nn.Linear(8, 8))
+
+    def forward(self, x: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
+        embedded = torch.tanh(self.t(timestep.float().reshape(-1, 1) / 1000))
+        both = torch.tanh(self.d(embedded) + self.c(text))
+        return self.a(x) * embedded + both
+
+
+def at(value: float, rows: int = 2) -> Tensor:
+    return torch.full((rows,), value)
+
+
+def nested() -> tuple[nn.Module, CacheSession]:
+    torch.manual_seed(0)
+    model = Nested().eval().requires_grad_(False)
+    program = graphopt.capture(model, (torch.randn(2, 8),), {"timestep": at(900), "text": torch.randn(2, 8)})
+    return model, CacheSession(graphopt.Pipeline("hoist-invariants").run(program))
+
+
+def test_a_table_of_programs_that_read_each_other_is_right_at_every_timestep() -> None:
+    model, session = nested()
+    session.reset(timesteps=[900, 500, 100])
+    x, text = torch.randn(2, 8), torch.randn(2, 8)
+    for value in (900, 500, 100):
+        wanted = model(x, at(value), text)
+        assert torch.equal(session(x, timestep=at(value), text=text), wanted)
+
+
+def test_keywords_in_any_order_and_by_place_mean_the_same() -> None:
+    model, session = nested()
+    x = torch.randn(2, 8)
+    for seed in range(3):
+        text = torch.full((2, 8), float(seed))
+        wanted = model(x, at(300), text)
+        assert torch.equal(session(text=text, timestep=at(300), x=x), wanted)
+        assert torch.equal(session(x, at(300), text), wanted)
+        assert torch.equal(session(x, text=text, timestep=at(300)), wanted)
+
+
+def test_another_batch_is_a_miss_for_hoisted_values_too() -> None:
+    model, session = nested()
+    session.reset(timesteps=[900, 500, 100])
+    for step, rows in enumerate((2, 4, 3)):
+        x, text, time = torch.randn(rows, 8), torch.randn(rows, 8), at((900, 500, 100)[step], rows)
+        assert torch.allclose(session(x, timestep=time, text=text), model(x, time, text), atol=1e-6)
+
+
+class Drawing(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.b = nn.Linear(8, 8)
+        self.register_buffer("count", torch.zeros(1))
+
+    def forward(self, x: Tensor, text: Tensor) -> Tensor:
+        self.count.add_(1)
+        return x + self.b(torch.randn_like(text)) * 0.1 + self.b(text) + self.b(text) * self.count * 0.1
+
+
+def test_draws_and_counters_stay_in_the_loop() -> None:
+    torch.manual_seed(0)
+    model, x, text = Drawing().eval().requires_grad_(False), torch.randn(2, 8), torch.randn(2, 8)
+    program = graphopt.capture(model, (x, text))
+    context = graphopt.PassContext(verify=False)
+    session = CacheSession(graphopt.Pipeline("hoist-invariants").run(program, context))
+    outputs = [session(x, text) for _ in range(3)]
+    assert not torch.equal(outputs[0], outputs[1])
+    assert float((outputs[2] - outputs[1]).abs().max()) > 0.01
