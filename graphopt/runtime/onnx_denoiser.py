@@ -15,14 +15,12 @@ from torch import Tensor
 from graphopt.errors import GraphoptError
 from graphopt.exporters.onnx_call import bound, rebuilt
 from graphopt.exporters.onnx_schedule import read_schedule
+from graphopt.exporters.onnx_steps import OUT
 from graphopt.exporters.runtime import require_onnx
+from graphopt.rewrite.stepping import FULL
 from graphopt.runtime.onnx_programs import open_programs
 from graphopt.runtime.session import CacheSession, Decision
-from graphopt.runtime.steps import StepFinder
-from graphopt.schedule import Periods
-
-TIMESTEP_NAMES = ("timestep", "timesteps", "t", "sigma")
-"""What denoisers call the argument that says where they are."""
+from graphopt.runtime.steps import StepFinder, start, timestep_of
 
 
 class OnnxCachedDenoiser:
@@ -159,23 +157,13 @@ class OnnxCachedDenoiser:
     def _located(self, finder: StepFinder, given: Mapping[str, Any], tensors: Sequence[Tensor]) -> Any:
         """Run the step at which the sampling loop is."""
         branch, index = self._named
-        timestep = next((given[name] for name in TIMESTEP_NAMES if given.get(name) is not None), None)
-        moment = finder.locate(timestep, branch=branch, index=index)
+        moment = finder.locate(timestep_of(given), branch=branch, index=index)
         if moment.starts:
-            self._start(finder)
+            self._played.clear()
+            start(self._session, finder)
         with self._session.branch(moment.branch):
             self._session.step = moment.step
             return self._session(*tensors)
-
-    def _start(self, finder: StepFinder) -> None:
-        self._played.clear()
-        timesteps, policy = finder.timesteps(), self._session.schedule.policy
-        if timesteps is None:
-            self._session.reset()
-        elif isinstance(policy, Periods) and policy.window is not None:
-            self._session.reset(timesteps=timesteps.tolist())
-        else:
-            self._session.reset(steps=len(timesteps))
 
     def _given(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         if len(args) > len(self._order):
@@ -186,8 +174,8 @@ class OnnxCachedDenoiser:
         return {**dict(zip(self._order, args, strict=False)), **kwargs}
 
     def _returned(self) -> list[str]:
-        entry = self._described.programs["full"]
-        return [name for name in entry.outputs if not name.startswith("cache_out.")]
+        entry = self._described.programs[FULL]
+        return [name for name in entry.outputs if not name.startswith(OUT)]
 
     # ------------------------------------------------------------------ the model
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from graphopt.errors import GraphoptError
 from graphopt.pass_manager import Pass, PassContext, Pipeline, Result
+from graphopt.runtime.origin import require_origin
 from graphopt.runtime.preparation import Preparation, require_own_forward
 from graphopt.runtime.stand_in import CachedDenoiser
 
@@ -31,7 +32,8 @@ def enable_cache(
     Args:
         pipe_or_model: a pipeline with a U-Net or transformer, or such a model itself.
         passes: text of a pipeline of passes, such as ``deepcache{interval=3}``, or passes: run at the first call with
-            inputs of each structure and size. Or a result: what it was made for is then all that can be called.
+            inputs of each structure and size. Or a result, for one model: what it was made for is then all that can be
+            called.
         context: data and seed for the passes.
         scheduler: of a loop of one's own; it tells steps and generations. A pipeline's own by default.
 
@@ -39,7 +41,8 @@ def enable_cache(
         The pipeline; for a model its stand-in, which is to be called instead.
 
     Raises:
-        GraphoptError: there is no denoiser, or the model is not as its class defines it.
+        GraphoptError: there is no denoiser, or the model is not as its class defines it; or a result was made for
+            another model, or is given for several.
         SpecError: the text is wrong.
     """
     pipeline = passes if isinstance(passes, Result) else Pipeline(passes)
@@ -47,14 +50,22 @@ def enable_cache(
     def stand_in(model: nn.Module, of: Callable[[], Any]) -> CachedDenoiser:
         model = _clean(model)
         require_own_forward(model)
+        if isinstance(pipeline, Result):
+            require_origin(pipeline, model)
         return CachedDenoiser(model, Preparation(model, pipeline, context), of)
 
     if isinstance(pipe_or_model, nn.Module):
         return stand_in(pipe_or_model, lambda: scheduler)
     pipe = pipe_or_model
+    denoisers = _denoisers(pipe)
+    if isinstance(pipeline, Result) and len(denoisers) > 1:
+        raise GraphoptError(
+            f"{type(pipe).__name__} has the denoisers {', '.join(denoisers)}, and a result is of one model; enable the "
+            "cache on each model itself, with a result of its own, or give the text of the passes"
+        )
     made = {
         name: stand_in(model, lambda: getattr(pipe, "scheduler", None) if scheduler is None else scheduler)
-        for name, model in _denoisers(pipe).items()
+        for name, model in denoisers.items()
     }
     for name, module in made.items():
         _put(pipe, name, module)

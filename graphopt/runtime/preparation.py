@@ -15,6 +15,7 @@ from graphopt.example_inputs import ExampleInputs
 from graphopt.input_check import PLAIN, InputCheck
 from graphopt.pass_manager import PassContext, Pipeline, Result
 from graphopt.program import Program
+from graphopt.rewrite.stepping import FULL
 from graphopt.runtime.session import CacheSession
 from graphopt.tracing import capture
 
@@ -54,6 +55,8 @@ class Preparation:
     Numbers, flags and None among the inputs are constants of a program, as are all sizes except the batch. The model is
     captured anew where its tensors are no longer those that were captured: moved, cast, or an adapter added.
 
+    A result has one session, for all inputs that it was made for; it cannot follow tensors that were moved.
+
     Args:
         model: the model.
         passes: what is run on it, or the result of having run them.
@@ -66,6 +69,7 @@ class Preparation:
         self._context = context
         self._prepared: list[Prepared] = []
         self._tensors = tensors_of(model)
+        self._stale = False
 
     @property
     def sessions(self) -> tuple[CacheSession, ...]:
@@ -73,11 +77,16 @@ class Preparation:
         return tuple(prepared.session for prepared in self._prepared)
 
     def refresh(self) -> None:
-        """Drop what was made from tensors that the model no longer has."""
-        if isinstance(self._passes, Result):
-            return
+        """Drop what was made from tensors that the model no longer has; a result cannot be made again, and is refused.
+
+        Raises:
+            GraphoptError: there is a result, and the model has other tensors than when the cache was enabled.
+        """
         tensors = tensors_of(self._model)
-        if tensors != self._tensors:
+        if isinstance(self._passes, Result):
+            self._stale = tensors != self._tensors
+            self._require_fresh()
+        elif tensors != self._tensors:
             self._prepared.clear()
             self._tensors = tensors
 
@@ -92,8 +101,11 @@ class Preparation:
             started: called with a session that is made now.
 
         Raises:
-            GraphoptError: the model cannot be captured, or a pass refuses it.
+            GraphoptError: the model cannot be captured, or a pass refuses it; or a result was not made for the inputs.
         """
+        self._require_fresh()
+        if self._prepared and isinstance(self._passes, Result):
+            return self._prepared[0].session  # it refuses by itself what it was not made for
         layout = layout_of(args, kwargs)
         for place, prepared in enumerate(self._prepared):
             if prepared.layout == layout and prepared.fits(args, kwargs):
@@ -104,11 +116,19 @@ class Preparation:
         self._prepared = [*self._prepared, prepared][-KEPT:]
         return prepared.session
 
+    def _require_fresh(self) -> None:
+        if self._stale:
+            raise GraphoptError(
+                f"the tensors of {type(self._model).__name__} were moved, cast or replaced after the cache was enabled "
+                "with a result, which still has the old ones; run the passes again, or enable the cache with their text"
+            )
+
     def _make(self, args: tuple[Any, ...], kwargs: dict[str, Any], layout: tuple[Any, ...]) -> Prepared:
         try:
             result = self._result(args, kwargs)
             full = full_program(result)
             check = InputCheck(full.graph_module, ExampleInputs(full.args, dict(full.kwargs)).leaves())
+            check(full.graph_module, args, kwargs)
             return Prepared(CacheSession(result), layout, full.graph_module, check)
         except GraphoptError as error:
             error.add_note(
@@ -128,7 +148,7 @@ class Preparation:
 
 def full_program(result: Result) -> Program:
     """The program of a result that takes the model's own inputs."""
-    return result.programs.get("full", result.program)
+    return result.programs.get(FULL, result.program)
 
 
 def tensors_of(model: nn.Module) -> tuple[tuple[str, int, torch.dtype, torch.device], ...]:

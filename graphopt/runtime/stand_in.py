@@ -13,11 +13,8 @@ from torch.utils import _pytree as pytree
 
 from graphopt.runtime.preparation import Preparation
 from graphopt.runtime.session import CacheSession, Decision
-from graphopt.runtime.steps import StepFinder
-from graphopt.schedule import Periods, Schedule
+from graphopt.runtime.steps import TIMESTEP_NAMES, StepFinder, start, timestep_of
 
-TIMESTEP_NAMES = ("timestep", "timesteps", "t", "sigma")
-"""What denoisers call the argument that says where they are."""
 OWN = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "training")
 
 
@@ -113,25 +110,12 @@ class CachedDenoiser(nn.Module):
             self._start(session)
 
     def _start(self, session: CacheSession) -> None:
-        """Start a generation; the values of the timesteps are read only where the schedule asks for them."""
-        timesteps = self._finder.timesteps()
-        if timesteps is None:
-            session.reset()
-        elif self._asks(session.schedule):
-            session.reset(timesteps=timesteps.tolist())
-        else:
-            session.reset(steps=len(timesteps))
-
-    def _asks(self, schedule: Schedule) -> bool:
-        if isinstance(schedule.policy, Periods) and schedule.policy.window is not None:
-            return True
-        return schedule.timestep is not None and self._finder.listed
+        start(session, self._finder)
 
     # ------------------------------------------------------------------ the timestep
 
     def _timestep(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        given = self._signature.bind_partial(*args, **kwargs).arguments
-        return next((given[name] for name in TIMESTEP_NAMES if given.get(name) is not None), None)
+        return timestep_of(self._signature.bind_partial(*args, **kwargs).arguments)
 
     def _with_tensor_timestep(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -160,7 +144,7 @@ class CachedDenoiser(nn.Module):
         delattr(self.uncached, name)
 
     def to(self, *args: Any, **kwargs: Any) -> CachedDenoiser:
-        """Move or cast the model; its next generation is captured anew."""
+        """Move or cast the model: it is captured anew at its next generation, which a result of the passes refuses."""
         self.uncached.to(*args, **kwargs)
         return self
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from torch import Tensor
 
+from graphopt.runtime.session import CacheSession
+from graphopt.schedule import Periods, Schedule
+
+TIMESTEP_NAMES = ("timestep", "timesteps", "t", "sigma")
+"""What denoisers call the argument that says where they are."""
 Mark = tuple[str, Any]
 """How a call says where it is: what kind of sign that is, and the sign."""
 NOWHERE: Mark = ("", None)
@@ -165,6 +170,33 @@ class StepFinder:
             found = (timesteps == sign).nonzero().flatten()
             return int(found[0]) if len(found) else 0
         return getattr(self._scheduler(), "begin_index", None) or 0
+
+
+def timestep_of(given: Mapping[str, Any]) -> Any:
+    """The timestep among the arguments of a call by name; None where there is none."""
+    return next((given[name] for name in TIMESTEP_NAMES if given.get(name) is not None), None)
+
+
+def start(session: CacheSession, finder: StepFinder) -> None:
+    """Start a generation; the values of the timesteps are read only where the schedule asks for them.
+
+    Args:
+        session: plays the generation.
+        finder: has located its first call.
+    """
+    timesteps = finder.timesteps()
+    if timesteps is None:
+        session.reset()
+    elif _asks_for_values(session.schedule, listed=finder.listed):
+        session.reset(timesteps=timesteps.tolist())
+    else:
+        session.reset(steps=len(timesteps))
+
+
+def _asks_for_values(schedule: Schedule, *, listed: bool) -> bool:
+    if isinstance(schedule.policy, Periods) and schedule.policy.window is not None:
+        return True
+    return schedule.timestep is not None and listed
 
 
 def _timesteps(scheduler: Any) -> Tensor | None:

@@ -171,6 +171,19 @@ def test_a_scheduler_tells_generations_and_branches(folder: Path) -> None:
         assert programs == [(branch, name) for pair in pairs for branch, name in zip(("", "1"), pair, strict=True)]
 
 
+def test_a_hoisted_schedule_is_told_the_timesteps(tmp_path: Path) -> None:
+    result = cached_result(f"{THRESHOLD},hoist-invariants")
+    assert result.schedule is not None
+    assert result.schedule.timestep is not None
+    export_onnx(result, tmp_path / "out", verify=False)
+    scheduler = SimpleNamespace(timesteps=torch.arange(900, 860, -10))
+    runner, untold = OnnxCachedDenoiser(tmp_path / "out", scheduler=scheduler), OnnxCachedDenoiser(tmp_path / "out")
+    (sample, _), kwargs = call()
+    for timestep in scheduler.timesteps:
+        assert torch.equal(runner(sample, timestep, **kwargs)[0], untold(sample, timestep, **kwargs)[0])
+    assert runner._session._timesteps == [900, 890, 880, 870]
+
+
 def test_folders_that_are_none_and_damaged_ones(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=r"schedule\.json cannot be read .*wanted a folder that export_onnx wrote"):
         OnnxCachedDenoiser(tmp_path)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from graphopt import capture
 from graphopt.errors import CaptureError, GraphoptError, SpecError
-from graphopt.pass_manager import Pipeline
+from graphopt.pass_manager import Pipeline, Result
 from graphopt.runtime import preparation
 from graphopt.runtime.pipelines import disable_cache, enable_cache
 from graphopt.runtime.stand_in import CachedDenoiser
@@ -102,6 +102,10 @@ def captures(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Any, ...]]]
 
 def noise(batch: int = 2, tokens: int = 3, seed: int = 0) -> Tensor:
     return torch.randn(batch, tokens, 4, generator=torch.Generator().manual_seed(seed))
+
+
+def result_of(model: nn.Module) -> Result:
+    return Pipeline(EVERY_THIRD).run(capture(model, (noise(), torch.tensor(900.0))))
 
 
 def programs(pipe: Loop) -> list[str]:
@@ -294,12 +298,77 @@ def test_a_static_schedule_never_waits_for_the_device(model: Denoiser) -> None:
 
 
 def test_a_result_stands_for_its_passes(model: Denoiser, captures: list[Any]) -> None:
-    result = Pipeline(EVERY_THIRD).run(capture(model, (noise(), torch.tensor(900.0))))
-    pipe = enable_cache(Loop(model), result)
+    pipe = enable_cache(Loop(model), result_of(model))
     torch.testing.assert_close(pipe(noise()), by_hand(model, noise()))
-    with pytest.raises(GraphoptError, match="captured for"):
-        pipe(noise(tokens=5))
     assert not captures
+
+
+def test_a_result_has_one_session_whatever_it_refuses(model: Denoiser) -> None:
+    pipe = enable_cache(Loop(model), result_of(model))
+    with pytest.raises(GraphoptError, match="captured for") as caught:
+        pipe(noise(tokens=5))
+    assert any("prepared" in note for note in caught.value.__notes__)
+    assert pipe.unet.sessions == ()
+    pipe(noise())
+    (session,) = pipe.unet.sessions
+    for tokens in range(5, 10):
+        with pytest.raises(GraphoptError, match="captured for"):
+            pipe(noise(tokens=tokens))
+    pipe.unet(sample=noise(), timestep=torch.tensor(3.0))
+    torch.testing.assert_close(pipe(noise()), by_hand(model, noise()))
+    assert pipe.unet.sessions == (session,)
+
+
+def test_a_result_cannot_follow_tensors_that_were_cast(model: Denoiser) -> None:
+    pipe = enable_cache(Loop(model), result_of(model))
+    pipe(noise())
+    pipe.unet.to(torch.float64)
+    for call in (pipe, lambda sample: pipe.unet(sample, torch.tensor(3.0))):
+        with pytest.raises(GraphoptError, match=r"tensors of Denoiser were moved, cast .* run the passes again"):
+            call(noise().double())
+
+
+def test_a_result_is_of_one_model(model: Denoiser) -> None:
+    pipe = Loop(model)
+    pipe.transformer = Denoiser()
+    with pytest.raises(GraphoptError, match="has the denoisers unet, transformer, and a result is of one model"):
+        enable_cache(pipe, result_of(model))
+    assert pipe.unet is model
+
+
+class Other(Denoiser):
+    """Another class of the same tensors."""
+
+
+def test_a_result_of_another_model_is_refused(model: Denoiser) -> None:
+    result = result_of(model)
+    longer, wider, shorter = Denoiser(), Denoiser(), Denoiser()
+    longer.more = nn.Linear(4, 4)
+    wider.shallow = nn.Linear(8, 4)
+    shorter.shallow = nn.Identity()
+    del shorter.deep
+    for other, difference in [
+        (Other(), "another model than this Other: that one is a Denoiser"),
+        (longer, "that one has no more.weight"),
+        (wider, r"shallow.weight is \[4, 4\] there and \[4, 8\] here"),
+        (shorter, "this one has no deep.weight"),
+    ]:
+        with pytest.raises(GraphoptError, match=difference):
+            enable_cache(other, result)
+    twin = Denoiser()
+    assert disable_cache(enable_cache(twin, result)) is twin
+
+
+def test_constants_of_the_code_are_no_difference() -> None:
+    class Shifted(Denoiser):
+        def hidden(self, sample: Tensor, control: Tensor | None = None) -> Tensor:
+            return super().hidden(sample + torch.tensor([1.0, 2.0, 3.0, 4.0]), control)
+
+    model = Shifted()
+    result = result_of(model)
+    assert result.plan is not None
+    assert len(result.plan.source.tensors) > len(model.state_dict())
+    torch.testing.assert_close(enable_cache(Loop(model), result)(noise()), by_hand(model, noise()))
 
 
 def test_a_control_that_would_be_lost_is_named(pipe: Loop) -> None:
