@@ -26,14 +26,14 @@ class Slot:
     Attributes:
         cut: where the program is cut.
         order: order of the predictor: 0 reuses the value as it was stored, 1 extrapolates a line through the last two
-            stored, k a polynomial through the last k + 1.
+            stored, k a Taylor series whose derivatives are backward differences of the last k + 1.
     """
 
     cut: Cut
     order: int = 0
 
     def tensors(self, name: str) -> tuple[str, ...]:
-        """Names of the tensors that a slot of this name keeps: the value and its divided differences."""
+        """Names of the tensors that a slot of this name keeps: the value and its backward differences."""
         return (name, *(f"{name}_d{order}" for order in range(1, self.order + 1)))
 
 
@@ -140,7 +140,7 @@ class Schedule:
 
     Attributes:
         slots: what each cut keeps, by name of the slot.
-        programs: what each program does, by id. There is always ``full``, which reads nothing.
+        programs: what each program does, by id. There is always ``full``, which reads only hoisted slots.
         policy: which program runs when.
         last_full: whether the last step is full, where the number of steps is known.
         hoisted: programs that run before a step, in this order, and only where one of these inputs of the model has

@@ -11,10 +11,11 @@ from torch.utils import _pytree as pytree
 
 from graphopt.errors import VerificationError
 from graphopt.program import Program
-from graphopt.proof.check import Check, equal, inputs_of, outputs_of, run
+from graphopt.proof.check import Check, equal, inputs_of, outputs_of
 from graphopt.proof.comparison import TOLERANCE
 from graphopt.rewrite.extras import extra_inputs
 from graphopt.rewrite.stepping import FULL, PROBE, step_programs
+from graphopt.running import run_apart
 from graphopt.schedule import Schedule
 from graphopt.wiring import first_difference
 
@@ -81,7 +82,7 @@ def _same_step(
 def _call(program: Program, schedule: Schedule, name: str, held: Mapping[str, Tensor]) -> tuple[Any, dict[str, Tensor]]:
     extras = extra_inputs(schedule, name, held, elapsed=0.0 if schedule.programs[name].reads else 1.0)
     own = {key: value for key, value in program.kwargs.items() if key not in extras}
-    output, filled = run(program, program.args, {**own, **extras})
+    output, filled = run_apart(program, program.args, {**own, **extras})
     return output, dict(filled)
 
 

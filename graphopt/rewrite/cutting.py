@@ -121,7 +121,7 @@ class _Cutter:
             user.replace_input_with(value, replacement)
 
     def renewed(self, slot_name: str, fresh: fx.Node) -> dict[str, fx.Node]:
-        """The divided differences of a slot after a new value, by the name of their tensors.
+        """The backward differences of a slot after a new value, by the name of their tensors.
 
         References:
             Liu et al., From Reusing to Forecasting: TaylorSeer, arXiv 2503.06923.

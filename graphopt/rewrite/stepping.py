@@ -14,6 +14,7 @@ from graphopt.errors import PlanError
 from graphopt.program import Program
 from graphopt.rewrite.cutting import lost_inputs, step_program
 from graphopt.rewrite.pushing import find_part
+from graphopt.running import run_apart
 from graphopt.schedule import ELAPSED, UPDATES, Listed, Schedule, Slot, StepProgram, Threshold
 from graphopt.values import value_of
 
@@ -214,8 +215,7 @@ def _holds_tensors(node: fx.Node) -> bool:
 
 def _filled(schedule: Schedule, program: Program) -> dict[str, Tensor]:
     """What a program fills on its example inputs, with stand-ins for what only later steps know."""
-    with torch.no_grad():
-        _, filled = program(*program.args, **program.kwargs)
+    _, filled = run_apart(program, program.args, program.kwargs)
     found: dict[str, Tensor] = dict(filled)
     for name, slot in schedule.slots.items():
         if name in filled:

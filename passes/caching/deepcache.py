@@ -9,7 +9,7 @@ from graphopt.cuts import Cut
 from graphopt.errors import PlanError, PreconditionError
 from graphopt.pass_manager import Pass, PassContext, PassResult
 from graphopt.passes.caching.insertion import insert
-from graphopt.passes.caching.timing import read_schedule
+from graphopt.passes.caching.timing import INTERVAL, is_uneven, read_schedule
 from graphopt.passes.caching.trunk import context_inputs
 from graphopt.program import Program
 from graphopt.regions import Skip, find_regions
@@ -23,7 +23,7 @@ class DeepCache(Pass):
     """Cut a program with long skips at the deep operand of one of its concatenations.
 
     Attributes:
-        interval: every so many steps one is full.
+        interval: every so many steps one is full; 3 by default.
         branch: which concatenation, counted from the last one of the program; 0 computes least at cached steps.
         schedule: other schedules than one full step every ``interval``: a list of full steps, or spaced unevenly as
             the authors' code does, ``quadratic:CENTER:POWER``, or as their formula says, ``power:CENTER:POWER``.
@@ -43,7 +43,7 @@ class DeepCache(Pass):
     name: ClassVar[str] = "deepcache"
     references: ClassVar[tuple[str, ...]] = ("arXiv:2312.00858",)
 
-    interval: int = 3
+    interval: int | None = None
     branch: int = 0
     schedule: str | tuple[int, ...] | None = None
     steps: int | None = None
@@ -54,8 +54,12 @@ class DeepCache(Pass):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_option("interval", holds=self.interval >= 1, wanted="a number of steps from 1 up")
+        self.check_option(
+            "interval", holds=self.interval is None or self.interval >= 1, wanted="a number of steps from 1 up"
+        )
         self.check_option("branch", holds=self.branch >= 0, wanted="a number from 0 up")
+        idle = self.interval is not None and self.schedule is not None and not is_uneven(self.schedule)
+        self.check_option("interval", holds=not idle, wanted=f"none beside schedule={self.schedule}")
         self._policy()
 
     def run(self, program: Program, context: PassContext) -> PassResult:
@@ -79,8 +83,8 @@ class DeepCache(Pass):
         return insert(self, program, schedule, allow_dead=allowed, refused=refused)
 
     def _policy(self) -> Policy:
-        text = f"uniform:{self.interval}" if self.schedule is None else self.schedule
-        return read_schedule(text, self.steps, self.interval)
+        interval = self.interval or INTERVAL
+        return read_schedule(f"uniform:{interval}" if self.schedule is None else self.schedule, self.steps, interval)
 
     def _cuts(self, program: Program, skip: Skip) -> tuple[tuple[Cut, ...], tuple[str, ...]]:
         """What is kept, and why it is not what was asked for."""

@@ -19,6 +19,7 @@ from graphopt.passes.caching.insertion import insert
 from graphopt.program import Program
 from graphopt.regions import SampleFlow, input_classes
 from graphopt.rewrite.stepping import FULL, trimmed
+from graphopt.running import run_apart
 from graphopt.schedule import Every, Schedule, Slot, StepProgram
 from graphopt.values import value_of
 
@@ -161,11 +162,10 @@ def _savings(result: PassResult) -> list[str]:
         f"a full step computes {whole.macs - step.macs:,} of {whole.macs:,} MACs less",
         f"it reads {saved} less ({whole.parameters - step.parameters:,} parameters)",
     ]
-    with torch.no_grad():
-        held = 0
-        for name in schedule.hoisted if (schedule := result.schedule) is not None else ():
-            made = result.programs[name]
-            held += sum(_bytes(leaf) for leaf in made(*made.args, **made.kwargs)[1].values())
+    held = 0
+    for name in schedule.hoisted if (schedule := result.schedule) is not None else ():
+        made = result.programs[name]
+        held += sum(_bytes(leaf) for leaf in run_apart(made, made.args, made.kwargs)[1].values())
     return [*lines, f"values of {held:,} bytes are handed to the steps"]
 
 

@@ -11,7 +11,7 @@ from graphopt.errors import SpecError
 from graphopt.pass_manager import Pass, PassContext, PassResult
 from graphopt.passes.caching.insertion import insert
 from graphopt.passes.caching.places import find_cuts
-from graphopt.passes.caching.timing import read_schedule
+from graphopt.passes.caching.timing import INTERVAL, is_uneven, read_schedule
 from graphopt.program import Program
 from graphopt.rewrite.stepping import full_and_cached, probing_schedule, table_schedule
 from graphopt.schedule import Schedule, Slot, Threshold
@@ -27,7 +27,7 @@ class InsertCache(Pass):
         kind: how regions are cut: their value, or what they add to what enters them.
         schedule: which steps are full: ``uniform:N``, a list of steps, ``quadratic:CENTER:POWER`` or
             ``power:CENTER:POWER``.
-        interval: mean distance of full steps where they are spaced unevenly.
+        interval: mean distance of full steps where they are spaced unevenly; 3 by default.
         steps: number of steps; unevenly spaced schedules need it.
         table: one text a step with one digit a cut: 1 reads the cut, 0 computes it. It stands instead of a schedule.
         threshold: relative L1 distance of the probe up to which the cuts are read. It stands instead of a schedule.
@@ -58,7 +58,7 @@ class InsertCache(Pass):
     cuts: tuple[str, ...]
     kind: Literal["value", "residual"] = "value"
     schedule: str | tuple[int, ...] | None = None
-    interval: int = 2
+    interval: int | None = None
     steps: int | None = None
     table: tuple[str, ...] | None = None
     threshold: float | None = None
@@ -82,7 +82,9 @@ class InsertCache(Pass):
             )
         self.check_option("cuts", holds=bool(self.cuts), wanted="at least one value or region")
         self.check_option("warm_up", holds=self.warm_up >= 0, wanted="a number of steps from 0 up")
-        self.check_option("interval", holds=self.interval >= 1, wanted="a number of steps from 1 up")
+        self.check_option(
+            "interval", holds=self.interval is None or self.interval >= 1, wanted="a number of steps from 1 up"
+        )
         limit = "a distance above 0"
         self.check_option("threshold", holds=self.threshold is None or self.threshold > 0, wanted=limit)
         self.check_option(
@@ -95,18 +97,23 @@ class InsertCache(Pass):
             self.check_option(name, holds=(getattr(self, name) or 0) >= 0, wanted="a number from 0 up")
         self._refuse_idle_options(given[0])
         if self.schedule is not None:
-            read_schedule(self.schedule, self.steps, self.interval)
+            read_schedule(self.schedule, self.steps, self.interval or INTERVAL)
 
     def _refuse_idle_options(self, timing: str) -> None:
         """Refuse options that the way in which steps are chosen does not look at."""
+        uneven = is_uneven(self.schedule)
         idle = {
+            "interval": not uneven and self.interval is not None,
+            "steps": (timing != "schedule" or (isinstance(self.schedule, str) and not uneven))
+            and self.steps is not None,
             "max_consecutive": timing != "threshold" and self.max_consecutive is not None,
             "max_cached": timing != "threshold" and self.max_cached is not None,
             "warm_up": timing == "table" and self.warm_up > 0,
             "predictor": timing != "schedule" and predictor_order(self.predictor) > 0,
         }
         for name in (name for name, found in idle.items() if found):
-            raise SpecError(f"{self.name}: the option {name} says nothing with {timing}=; leave it out", option=name)
+            with_ = f"{timing}={self.schedule}" if timing == "schedule" else f"{timing}="
+            raise SpecError(f"{self.name}: the option {name} says nothing with {with_}; leave it out", option=name)
 
     def run(self, program: Program, context: PassContext) -> PassResult:
         """Cut the program; see the class for the options."""
@@ -121,7 +128,9 @@ class InsertCache(Pass):
         slots = {f"cache_{number}": Slot(cut, predictor_order(self.predictor)) for number, cut in enumerate(cuts)}
         if self.table is not None:
             return replace(table_schedule(slots, read_table(slots, self.table)), last_full=self.last_full)
-        policy = read_schedule("" if self.schedule is None else self.schedule, self.steps, self.interval, self.warm_up)
+        policy = read_schedule(
+            "" if self.schedule is None else self.schedule, self.steps, self.interval or INTERVAL, self.warm_up
+        )
         return Schedule(slots, full_and_cached(slots), policy, self.last_full)
 
 

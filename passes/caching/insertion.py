@@ -5,8 +5,6 @@ from __future__ import annotations
 import operator
 from collections.abc import Collection, Mapping, Sequence
 
-import torch
-
 from graphopt.cost import cost
 from graphopt.errors import PlanError, PreconditionError
 from graphopt.pass_manager import Pass, PassReport, PassResult
@@ -14,6 +12,7 @@ from graphopt.pass_manager.figures import figures
 from graphopt.program import Program
 from graphopt.rewrite.ancestry import plan_of
 from graphopt.rewrite.stepping import FULL, PROBE, TAIL_FULL, step_programs
+from graphopt.running import run_apart
 from graphopt.schedule import Schedule
 
 
@@ -64,8 +63,7 @@ def cache_bytes(schedule: Schedule, full: Program) -> int:
 
 
 def _filled_bytes(full: Program) -> Mapping[str, int]:
-    with torch.no_grad():
-        _, filled = full(*full.args, **full.kwargs)
+    _, filled = run_apart(full, full.args, full.kwargs)
     return {name: tensor.numel() * tensor.element_size() for name, tensor in filled.items()}
 
 

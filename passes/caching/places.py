@@ -18,7 +18,7 @@ def find_cuts(program: Program, texts: Iterable[str], kind: CutKind, sample: str
         program: the program to cut.
         texts: each a value by the name of its node, a residual ``base:value``, or a pattern of regions by id or by
             module, such as ``skip.0``, ``branch.*`` or ``blocks.3.attn``.
-        kind: how regions are cut: their value, or their residual.
+        kind: how regions are cut: their value, or their residual; candidates are cut as they are.
         sample: name of the input that changes from step to step; None for the first tensor.
 
     Raises:
@@ -59,6 +59,8 @@ def region_cuts(region: Branch | Block | Skip | Stack | CutCandidate, kind: CutK
         return (Cut(region.main),)
     if isinstance(region, CutCandidate):
         return region.cuts
+    if isinstance(region, Skip) and kind == "residual":
+        raise SpecError(f"{region.id} is a value without a residual; cut it with kind=value", option="kind")
     if isinstance(region, Stack):
         last = len(region.blocks)
         return region.residual_cuts(0, last) if kind == "residual" else tuple(map(Cut, region.boundaries[last]))

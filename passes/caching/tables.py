@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -50,13 +51,13 @@ class TableCache(Pass):
         """Cut the layers and make a program for every different row; see the class for the options."""
         regions = find_regions(program, sample=self.sample)
         cuts = self.layers(regions)
-        if self.table is None:
-            cuts = tuple(cut for cut in cuts if still_read(program, [cut], regions.sample))
         if not cuts:
             raise PreconditionError(f"{self.name}: found no layers of its kind in {program.source.class_name}")
         if self.table is None:
             purpose = f"{self.name} without a table"
             changes = step_changes(program, cuts, context.need_calibration(purpose))
+            free = [still_read(program, [cut], regions.sample) for cut in cuts]
+            changes = [[change if one else math.inf for change, one in zip(row, free, strict=True)] for row in changes]
             table = chosen_cells(changes, self.ratio, self.reusable)
             table = [_with_sample(program, cuts, row, regions.sample) for row in table]
         else:
@@ -72,8 +73,8 @@ class TableCache(Pass):
         used = frozenset[str]().union(*rows)
         kept = {name: slot for name, slot in slots.items() if name in used}
         allowed = (*self.allow_dead, *context_inputs(program, regions.sample))
-        text = "".join("|" + "".join(str(int(cell)) for cell in row) for row in table)[1:]
-        return insert(self, program, table_schedule(kept, rows), allow_dead=allowed, notes=(f"table: {text}",))
+        text = ",".join("".join(str(int(cell)) for cell in row) for row in table)
+        return insert(self, program, table_schedule(kept, rows), allow_dead=allowed, notes=(f"table=[{text}]",))
 
     @abstractmethod
     def layers(self, regions: Regions) -> tuple[Cut, ...]:
@@ -147,13 +148,14 @@ def chosen_cells(changes: Sequence[Sequence[float]], ratio: float, reusable: Cal
     The limit is the smallest at which the share is reached.
 
     Args:
-        changes: change from the step before, one row a step, one column a layer.
+        changes: change from the step before, one row a step, one column a layer; infinite where it is never reused.
         ratio: share of the reusable cells that are chosen.
         reusable: tells of a step whether its cells may be chosen.
     """
     columns = list(zip(*changes, strict=True))
     allowed = [step > 0 and reusable(step) for step in range(len(changes))]
-    limits = sorted({sum(column[start : end + 1]) for column in columns for start, end in _spans(allowed)})
+    sums = {sum(column[start : end + 1]) for column in columns for start, end in _spans(allowed)}
+    limits = sorted(filter(math.isfinite, sums))
     wanted = int(ratio * sum(allowed) * len(columns))
     low, high = 0, len(limits) - 1
     while low < high:

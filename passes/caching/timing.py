@@ -72,6 +72,15 @@ def full_steps_by_formula(steps: int, interval: int, center: int, power: float) 
     return _distinct(steps, interval, power, at)
 
 
+INTERVAL = 3
+"""Distance of full steps where none is given."""
+
+
+def is_uneven(text: str | tuple[int, ...] | None) -> bool:
+    """Tell whether a schedule's text is one of those that are spaced unevenly by an interval."""
+    return isinstance(text, str) and text.split(":")[0] in _SPACINGS
+
+
 def read_schedule(text: str | tuple[int, ...], steps: int | None, interval: int, warm_up: int = 0) -> Policy:
     """The policy that an option ``schedule`` stands for.
 

@@ -15,8 +15,8 @@ from graphopt.errors import PreconditionError
 from graphopt.pass_manager import PassContext
 from graphopt.passes.layers.units import Unit
 from graphopt.program import Program
-from graphopt.proof.check import run
 from graphopt.rewrite.bypassing import bypassed_graph
+from graphopt.running import run_apart
 from graphopt.scores import call_batch
 from graphopt.scores.calibration import numbered_batches
 
@@ -83,7 +83,7 @@ def run_batches(program: Program, graph_module: fx.GraphModule, context: PassCon
     runner = replace(program, graph_module=graph_module)
     for number, batch in numbered_batches(context.need_calibration(purpose), purpose):
         try:
-            yield call_batch(lambda *args, **kwargs: run(runner, args, kwargs), batch)
+            yield call_batch(lambda *args, **kwargs: run_apart(runner, args, kwargs), batch)
         except (TypeError, ValueError, RuntimeError) as error:
             raise PreconditionError(
                 f"calibration batch {number} does not run: {error}\nwanted arguments like the example inputs the "

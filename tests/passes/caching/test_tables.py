@@ -30,8 +30,8 @@ def program() -> Program:
 
 def table_of(spec: str) -> list[str]:
     result = graphopt.Pipeline(spec).run(program(), PassContext(calibration=STEPS))
-    (note,) = [note for note in result.report.passes[0].notes if note.startswith("table: ")]
-    return note.removeprefix("table: ").split("|")
+    (note,) = [note for note in result.report.passes[0].notes if note.startswith("table=")]
+    return note.removeprefix("table=[").removesuffix("]").split(",")
 
 
 @pytest.mark.parametrize(
