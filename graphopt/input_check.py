@@ -27,7 +27,10 @@ class InputCheck:
 
     def __init__(self, graph_module: fx.GraphModule, leaves: Iterable[Any]) -> None:
         self._wanted: list[tuple[str, Any]] = []
-        for node, leaf in zip(graph_module.graph.find_nodes(op="placeholder"), leaves, strict=True):
+        self._template = template_of(graph_module)
+        leaves = list(leaves)
+        places = graph_module.graph.find_nodes(op="placeholder")[: len(leaves)]
+        for node, leaf in zip(places, leaves, strict=True):
             value = node.meta.get("val")
             self._wanted.append((node.name, _fixed(value) if isinstance(value, torch.Tensor) else leaf))
 
@@ -41,10 +44,48 @@ class InputCheck:
             bound = inspect.signature(module.forward).bind(*args, **kwargs).arguments
         except TypeError:
             return
-        found = pytree.tree_leaves(list(bound.values()))
+        self.compare(self._leaves(bound))
+
+    def compare(self, found: list[Any]) -> None:
+        """Compare the flat inputs of a call, in the order of the placeholders.
+
+        Raises:
+            GraphoptError: A size or a number is not the captured one.
+        """
         if len(found) == len(self._wanted):
             for (name, wanted), value in zip(self._wanted, found, strict=True):
                 _compare(name, wanted, value)
+
+    def _leaves(self, bound: Mapping[str, Any]) -> list[Any]:
+        """The flat inputs of a call; mappings in the order of their keys when captured, whatever it is now."""
+        values = list(bound.values())
+        return flat_like(values, self._template) if len(values) == len(self._template) else pytree.tree_leaves(values)
+
+
+def flat_like(values: Any, template: Any) -> list[Any]:
+    """Flatten nested values in the order of a template, whose mappings may have their keys in another order.
+
+    Args:
+        values: what to flatten.
+        template: the same structure with numbers as leaves. Parts of another structure are flattened as they are.
+    """
+    if isinstance(template, int):
+        return [values]
+    if isinstance(template, dict) and isinstance(values, dict) and template.keys() <= values.keys():
+        return [leaf for key in template for leaf in flat_like(values[key], template[key])]
+    listed = isinstance(template, list | tuple) and isinstance(values, list | tuple)
+    if listed and len(template) == len(values):
+        return [leaf for value, part in zip(values, template, strict=True) for leaf in flat_like(value, part)]
+    return pytree.tree_leaves(values)
+
+
+def template_of(graph_module: fx.GraphModule) -> list[Any]:
+    """The structure of each argument of a graph module, with numbers as leaves."""
+    info = getattr(graph_module.graph._codegen, "pytree_info", None)
+    if info is None:
+        return []
+    args, kwargs = pytree.tree_unflatten(range(info.in_spec.num_leaves), info.in_spec)
+    return [*args, *kwargs.values()]
 
 
 def _fixed(value: torch.Tensor) -> tuple[int | None, ...]:

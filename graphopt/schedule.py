@@ -85,14 +85,16 @@ class Every:
 
 @dataclass(frozen=True)
 class Listed:
-    """The program of every step, written out; steps beyond the end are full.
+    """The program of every step, written out.
 
     Attributes:
         programs: id of the program by step.
+        beyond: id of the program of all steps behind these.
     """
 
     kind: ClassVar[str] = "listed"
     programs: tuple[str, ...]
+    beyond: str = "full"
 
 
 @dataclass(frozen=True)
@@ -235,7 +237,7 @@ class Schedule:
         """
         named = {"full", *self.hoisted}
         if isinstance(self.policy, Listed):
-            named |= set(self.policy.programs)
+            named |= {*self.policy.programs, self.policy.beyond}
         used = [slot for step in self.programs.values() for slot in (*step.reads, *step.writes, *step.renews)]
         used += [*self.policy.periods] if isinstance(self.policy, Periods) else []
         strangers = sorted(named - self.programs.keys()) + [slot for slot in used if slot not in self.slots]

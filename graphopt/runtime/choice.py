@@ -57,9 +57,10 @@ def choose(
 
 
 def _listed(policy: Listed, schedule: Schedule, state: BranchState, step: int, full: Choice) -> Choice:
-    if step >= len(policy.programs):
+    listed = step < len(policy.programs)
+    if not listed and policy.beyond == FULL:
         return Choice(full.program, f"the schedule ends after {len(policy.programs)} steps")
-    name = policy.programs[step]
+    name = policy.programs[step] if listed else policy.beyond
     if name == FULL or not set(schedule.programs[name].reads) - schedule.hoisted_slots() <= state.tensors.keys():
         return full
     return Choice(name, "by schedule")

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from graphopt.program import Program
+from graphopt.rewrite.stepping import FULL
 from graphopt.runtime.state import held_bytes
 from graphopt.schedule import Schedule
 
@@ -38,7 +39,7 @@ class Kept:
     table: dict[float, dict[str, Tensor]] = field(default_factory=dict)
 
     def fits(self, leaves: Sequence[Any]) -> bool:
-        """Whether these are the very inputs, unwritten since."""
+        """Whether these are the very inputs and weights, unwritten since."""
         known = zip(leaves, self.inputs, strict=True)
         return all(leaf is one and _version(leaf) == version for leaf, (one, version) in known)
 
@@ -48,14 +49,15 @@ class Hoisted:
 
     Args:
         schedule: names the hoisted programs and the inputs they depend on.
-        full: a program with all inputs of the model, in whose order they are told.
+        programs: the programs by id; all take the model's inputs in the same order.
         call: runs a program.
     """
 
-    def __init__(self, schedule: Schedule, full: Program, call: Call) -> None:
+    def __init__(self, schedule: Schedule, programs: Mapping[str, Program], call: Call) -> None:
         self._schedule = schedule
         self._call = call
-        self._places = [node.name for node in full.graph_module.graph.find_nodes(op="placeholder")]
+        self._places = [node.name for node in programs[FULL].graph_module.graph.find_nodes(op="placeholder")]
+        self._weights = {name: list(programs[name].parameters.values()) for name in schedule.hoisted}
         self._kept: dict[str, Kept] = {}
 
     def values(
@@ -89,9 +91,10 @@ class Hoisted:
         return [name for name, inputs in self._schedule.hoisted.items() if (self._schedule.timestep in inputs) == timed]
 
     def _fixed(self, names: Sequence[str], leaves: Sequence[Any]) -> list[Any]:
-        """The inputs beside the timestep that some programs depend on."""
+        """What some programs depend on beside the timestep: inputs, and their weights."""
         inputs = dict.fromkeys(item for name in names for item in self._schedule.hoisted[name])
-        return [leaves[self._places.index(item)] for item in inputs if item != self._schedule.timestep]
+        fixed = [leaves[self._places.index(item)] for item in inputs if item != self._schedule.timestep]
+        return [*fixed, *(weight for name in names for weight in self._weights[name])]
 
     def _kept_for(self, name: str, fixed: Sequence[Any], *, stale: bool) -> tuple[Kept, bool]:
         """What was kept for these very inputs, or a new place for it, and whether it is new."""

@@ -10,10 +10,11 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from graphopt.errors import GraphoptError
 from graphopt.example_inputs import ExampleInputs
-from graphopt.input_check import InputCheck
+from graphopt.input_check import InputCheck, flat_like
 from graphopt.program import Program
 from graphopt.rewrite.extras import extra_inputs
 from graphopt.rewrite.stepping import FULL, PROBE, REFRESH, TAIL_CACHED, TAIL_FULL
@@ -73,10 +74,10 @@ class CacheSession:
     """
 
     def __init__(self, result: Scheduled) -> None:
-        if not isinstance(result.schedule, Schedule):
+        if not isinstance(getattr(result, "schedule", None), Schedule):
             raise GraphoptError(
-                "the result has no schedule, wanted one made by a caching pass; run a pipeline such as "
-                "deepcache{interval=3} on the program"
+                f"the {type(result).__name__} has no schedule, wanted a result of a caching pass; run a pipeline such "
+                "as deepcache{interval=3} on the program"
             )
         self.schedule: Schedule = result.schedule
         self.decisions: list[Decision] = []
@@ -86,7 +87,9 @@ class CacheSession:
         full = self._programs[FULL]
         extras = self.schedule.inputs(FULL)
         self._names = [name for name in inspect.signature(full.graph_module.forward).parameters if name not in extras]
-        self._check = InputCheck(full.graph_module, ExampleInputs(full.args, dict(full.kwargs)).leaves())
+        captured = (full.args, {name: value for name, value in full.kwargs.items() if name not in extras})
+        leaves, self._spec = pytree.tree_flatten(captured)
+        self._check = InputCheck(full.graph_module, leaves)
         self._states: dict[str, BranchState] = {}
         self._hoisted: dict[str, Hoisted] = {}
         self._branch = ""
@@ -104,6 +107,8 @@ class CacheSession:
             timesteps: timestep of every step, where known; a schedule with a window of timesteps reads them here
                 instead of from the device.
         """
+        if steps is not None and steps < 1:
+            raise GraphoptError(f"found steps={steps}, wanted a number of steps from 1 up, or None")
         self._states.clear()
         self._hoisted.clear()
         self._wanted.clear()
@@ -129,6 +134,8 @@ class CacheSession:
     @step.setter
     def step(self, number: int) -> None:
         """Say which step comes next on the current branch."""
+        if number < 0:
+            raise GraphoptError(f"found step {number}, wanted a number from 0 up")
         self._wanted[self._branch] = number
 
     @property
@@ -168,7 +175,7 @@ class CacheSession:
             GraphoptError: a size that the model's code reads is not the captured one.
         """
         args, kwargs = self._in_order(args, kwargs)
-        self._check(self._programs[FULL].graph_module, args, kwargs)
+        self._check.compare(pytree.tree_leaves((args, kwargs)))
         state, step, fresh = self._prepared(args, kwargs)
         known = self._timesteps
         timestep = known[step] if known is not None and step < len(known) else None
@@ -184,17 +191,30 @@ class CacheSession:
         return output
 
     def _in_order(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The inputs as they were captured: the same ones by place, the others by keyword in the same order.
+        """The inputs as they were captured: the same ones by place, keywords and keys of mappings in the same order.
 
-        A call that does not fit is left to fail by itself.
+        Raises:
+            GraphoptError: an input is missing, or is one that the model was captured without.
         """
         given = {**dict(zip(self._names, args, strict=False)), **kwargs}
-        positional = self._names[: len(self._programs[FULL].args)]
-        fits = len(given) == len(args) + len(kwargs) and set(positional) <= given.keys() <= set(self._names)
-        if not fits:
-            return args, kwargs
-        rest = {name: given[name] for name in self._names[len(positional) :] if name in given}
-        return tuple(given[name] for name in positional), rest
+        strangers = [name for name in given if name not in self._names]
+        missing = [name for name in self._names if name not in given]
+        if strangers or missing or len(given) != len(args) + len(kwargs):
+            fault = f"found {strangers[0]}" if strangers else f"found no {missing[0]}" if missing else "found one twice"
+            raise GraphoptError(
+                f"{fault} among the inputs, wanted just those that the model was captured with: "
+                f"{', '.join(self._names)}; give them all, or capture the model as it is called"
+            )
+        count = len(self._programs[FULL].args)
+        ordered = (
+            tuple(given[name] for name in self._names[:count]),
+            {name: given[name] for name in self._names[count:]},
+        )
+        leaves = flat_like(ordered, pytree.tree_unflatten(range(self._spec.num_leaves), self._spec))
+        if len(leaves) != self._spec.num_leaves:
+            return ordered
+        args, kwargs = pytree.tree_unflatten(leaves, self._spec)
+        return args, kwargs
 
     def _prepared(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[BranchState, int, str | None]:
         """Memory of the current branch, the step's number, and why the memory is empty where it is."""
@@ -266,7 +286,7 @@ class CacheSession:
         if not self.schedule.hoisted:
             return {}
         if self._branch not in self._hoisted:
-            self._hoisted[self._branch] = Hoisted(self.schedule, self._programs[FULL], self._hoist)
+            self._hoisted[self._branch] = Hoisted(self.schedule, self._programs, self._hoist)
         return self._hoisted[self._branch].values(args, kwargs, step, self._timesteps)
 
     def _hoist(

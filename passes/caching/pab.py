@@ -26,7 +26,8 @@ class PyramidAttentionBroadcast(Pass):
     Attributes:
         self_attention: steps between two computations of attention over the sample.
         cross_attention: steps between two computations of attention over other inputs; None computes it always.
-        window: the timesteps between which values are reused, low and high, both excluded; None for all.
+        window: the timesteps between which values are reused, low and high, both excluded, in the unit in which the
+            model or `reset(timesteps=...)` is told them: ``[0.1,0.8]`` where they run from 1 to 0; None for all.
         timestep: name of the input that tells the timestep; the first that is one number, or one a row, by default.
         allow_dead: patterns of inputs that a cached step may ignore, beside text, labels and timestep.
         sample: name of the input that changes from step to step; the first tensor by default.
@@ -76,7 +77,13 @@ class PyramidAttentionBroadcast(Pass):
         window = None if self.window is None else (float(self.window[0]), float(self.window[1]))
         timestep = self._timestep(program, sample) if window else None
         schedule = Schedule(slots, programs, Periods(periods, window), timestep=timestep)
-        return insert(self, program, schedule, allow_dead=(*self.allow_dead, *context_inputs(program, sample)))
+        allowed = (*self.allow_dead, *context_inputs(program, sample))
+        told = (
+            f"values are reused while the timestep ({timestep}) is between {window[0]:g} and {window[1]:g}"
+            if window
+            else ""
+        )
+        return insert(self, program, schedule, allow_dead=allowed, notes=(told,) if told else ())
 
     def _timestep(self, program: Program, sample: str) -> str | None:
         places = {node.name: value_of(node) for node in program.graph_module.graph.find_nodes(op="placeholder")}

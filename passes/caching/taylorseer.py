@@ -60,7 +60,11 @@ class TaylorSeer(Pass):
         if self.layers == "all":
             values |= dict.fromkeys(branch.ungated for branch in regions.branches if branch.kind == "mlp")
         if not values:
-            raise PreconditionError(f"{self.name}: {program.source.class_name} has no attention; use insert-cache")
+            wanted = "an attention" if self.layers == "attention" else "an attention or a residual MLP"
+            raise PreconditionError(
+                f"{self.name}: {program.source.class_name} has none of what layers={self.layers} predicts, wanted "
+                f"{wanted}; cut elsewhere with insert-cache{{predictor=linear,...}}"
+            )
         slots = {f"cache_{number}": Slot(Cut(value), self.order) for number, value in enumerate(values)}
         policy = Every(self.interval, self.warm_up, offset=1, until=self.until)
         schedule = Schedule(slots, full_and_cached(slots), policy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 
@@ -85,7 +86,8 @@ def read_schedule(text: str | tuple[int, ...], steps: int | None, interval: int,
     """The policy that an option ``schedule`` stands for.
 
     Args:
-        text: ``uniform:N``; a list of full steps; ``quadratic:CENTER:POWER``, spaced as DeepCache's code does; or
+        text: ``uniform:N``; a list of full steps, behind which all are cached unless ``steps`` ends them;
+            ``quadratic:CENTER:POWER``, spaced as DeepCache's code does; or
             ``power:CENTER:POWER``, spaced by DeepCache's formula.
         steps: number of steps, which the unevenly spaced ones need.
         interval: mean distance of full steps, for these.
@@ -98,7 +100,8 @@ def read_schedule(text: str | tuple[int, ...], steps: int | None, interval: int,
         raise SpecError(f"found steps={steps}, wanted a number of steps from 1 up", option="steps")
     if not isinstance(text, str):
         _require_steps(text, steps)
-        return listed((*text, *range(warm_up)), max((*text, (steps or 0) - 1), default=0) + 1)
+        made = listed((*text, *range(warm_up)), max((*text, (steps or 0) - 1), default=0) + 1)
+        return made if steps is not None else replace(made, beyond=CACHED)
     form, *words = text.split(":")
     numbers = [_number(word) for word in words]
     whole = all(number is not None and number.is_integer() for number in numbers[:1])

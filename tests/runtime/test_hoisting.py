@@ -12,6 +12,7 @@ from caching.tiny import stack_program, tokens
 from torch import Tensor, nn
 
 import graphopt
+from graphopt.errors import GraphoptError
 from graphopt.pass_manager.result import Result
 from graphopt.runtime.session import CacheSession
 
@@ -248,3 +249,34 @@ def test_draws_and_counters_stay_in_the_loop() -> None:
     outputs = [session(x, text) for _ in range(3)]
     assert not torch.equal(outputs[0], outputs[1])
     assert float((outputs[2] - outputs[1]).abs().max()) > 0.01
+
+
+def test_weights_written_in_place_are_seen() -> None:
+    model, session = nested()
+    x, text, time = torch.randn(2, 8), torch.randn(2, 8), at(300)
+    session(x, timestep=time, text=text)
+    model.c.weight.mul_(3.0)
+    assert torch.equal(session(x, timestep=time, text=text), model(x, time, text))
+
+
+def test_inputs_are_checked_though_programs_have_more_of_them() -> None:
+    _, session = nested()
+    with pytest.raises(GraphoptError, match="found no text among the inputs"):
+        session(torch.randn(2, 8), timestep=at(300))
+    with pytest.raises(GraphoptError, match=r"input text has shape \[2, 9\]"):
+        session(torch.randn(2, 8), timestep=at(300), text=torch.randn(2, 9))
+
+
+class Mapped(nn.Module):
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        return batch["x"] + batch["text"].tanh().sum(1, keepdim=True)
+
+
+def test_mappings_may_have_their_keys_in_any_order() -> None:
+    x, text = torch.randn(2, 8), torch.randn(2, 5)
+    program = graphopt.capture(Mapped(), ({"x": x, "text": text},))
+    wanted = program({"x": x, "text": text})
+    assert torch.equal(program.module()({"text": text, "x": x}), wanted)
+    session = CacheSession(graphopt.Pipeline("hoist-invariants{sample=batch_x}").run(program))
+    assert torch.equal(session({"text": text, "x": x}), wanted)
+    assert torch.equal(session({"text": 2 * text, "x": x}), program({"x": x, "text": 2 * text}))

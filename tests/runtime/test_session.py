@@ -44,7 +44,7 @@ def whole(step: int, batch: int = 2) -> Tensor:
 
 def test_a_result_without_schedule_is_refused() -> None:
     plain = graphopt.Pipeline("prune-channels{ratio=0.25}").run(stack_program())
-    with pytest.raises(GraphoptError, match=r"the result has no schedule.*deepcache\{interval=3\}"):
+    with pytest.raises(GraphoptError, match=r"the Result has no schedule.*deepcache\{interval=3\}"):
         CacheSession(plain)
 
 

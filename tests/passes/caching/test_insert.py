@@ -125,7 +125,7 @@ def test_wrong_options_of_presets(spec: str, message: str) -> None:
     ("options", "cuts", "policy"),
     [
         ("cuts=[add_3],schedule=uniform:4,warm_up=2,allow_dead=[*]", [Cut("add_3")], Every(4, 2)),
-        ("cuts=[add_1:add_3],schedule=[0,2]", [Cut("add_3", "add_1")], Listed(("full", "cached", "full"))),
+        ("cuts=[add_1:add_3],schedule=[0,2]", [Cut("add_3", "add_1")], Listed(("full", "cached", "full"), "cached")),
         ("cuts=[branch.1],schedule=uniform:2", [Cut("linear_9")], Every(2)),
         ("cuts=[branch.1],kind=residual,schedule=uniform:2", [Cut("add_3", "add_1")], Every(2)),
         (
@@ -244,7 +244,7 @@ def test_presets_say_what_fits_other_models() -> None:
         graphopt.Pipeline("deepcache{branch=1}").run(skips_program())
     with pytest.raises(PreconditionError, match="the first 3 and the last 0 are always computed, so none is left"):
         result_of("first-block{front=3}")
-    with pytest.raises(PreconditionError, match="Stack has no attention"):
+    with pytest.raises(PreconditionError, match="Stack has none of what layers=attention predicts"):
         result_of("taylorseer")
     with pytest.raises(PreconditionError, match="has no attention of a kind that is reused"):
         result_of("pab")

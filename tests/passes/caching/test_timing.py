@@ -62,7 +62,7 @@ def test_powers_that_never_end_are_refused(form: str, power: str) -> None:
     ("text", "steps", "policy"),
     [
         ("uniform:3", None, Every(3, 1)),
-        ((0, 2), None, Listed((FULL, FULL, FULL))),
+        ((0, 2), None, Listed((FULL, FULL, FULL), beyond=CACHED)),
         ((3,), 5, Listed((FULL, CACHED, CACHED, FULL, CACHED))),
         ((), 3, Listed((FULL, CACHED, CACHED))),
         ("power:2:1.2", 6, Listed((FULL, CACHED, FULL, CACHED, CACHED, CACHED))),
