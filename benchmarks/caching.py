@@ -5,6 +5,7 @@ All systems of a case denoise at once, and take turns at every step.
 
 import argparse
 import json
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -131,7 +132,7 @@ def _write(
 ) -> None:
     parts = [
         "# Speed and memory of caches\n",
-        f"Written by `make bench ARGS={NAME}`; `benchmarks/README.md` says how to read it.\n",
+        f'Written by `make bench ARGS="{" ".join([NAME, *sys.argv[1:]])}"`; `benchmarks/README.md` says how to read it.\n',
         f"{machine}; {rounds} rounds.\n",
         "\n".join(_goal_lines(reached)) + "\n",
     ]
