@@ -130,9 +130,10 @@ def _goal_lines(reached: dict[str, bool]) -> list[str]:
 def _write(
     machine: str, sections: list[dict[str, Any]], found: list[Any], reached: dict[str, bool], rounds: int
 ) -> None:
+    call = " ".join([NAME, *sys.argv[1:]])
     parts = [
         "# Speed and memory of caches\n",
-        f'Written by `make bench ARGS="{" ".join([NAME, *sys.argv[1:]])}"`; `benchmarks/README.md` says how to read it.\n',
+        f"Written by `make bench ARGS='{call}'`; `benchmarks/README.md` says how to read it.\n",
         f"{machine}; {rounds} rounds.\n",
         "\n".join(_goal_lines(reached)) + "\n",
     ]
