@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
@@ -35,6 +35,16 @@ class Slot:
     def tensors(self, name: str) -> tuple[str, ...]:
         """Names of the tensors that a slot of this name keeps: the value and its backward differences."""
         return (name, *(f"{name}_d{order}" for order in range(1, self.order + 1)))
+
+
+def slots_of(cuts: Iterable[Cut], order: int = 0) -> dict[str, Slot]:
+    """A slot for each cut, named by its number.
+
+    Args:
+        cuts: what is kept.
+        order: order of the predictor of all of them.
+    """
+    return {f"cache_{number}": Slot(cut, order) for number, cut in enumerate(cuts)}
 
 
 @dataclass(frozen=True)

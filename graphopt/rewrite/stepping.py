@@ -15,7 +15,7 @@ from graphopt.program import Program
 from graphopt.rewrite.cutting import lost_inputs, step_program
 from graphopt.rewrite.pushing import find_part
 from graphopt.running import run_apart
-from graphopt.schedule import ELAPSED, UPDATES, Listed, Schedule, Slot, StepProgram, Threshold
+from graphopt.schedule import ELAPSED, UPDATES, Listed, Schedule, Slot, StepProgram, Threshold, slots_of
 from graphopt.values import value_of
 
 FULL, CACHED, REFRESH = "full", "cached", "refresh"
@@ -117,7 +117,7 @@ def probing_schedule(program: Program, cuts: Sequence[Cut], probe: Cut, policy: 
     ends = [nodes[str(cut.base)] for cut in cuts] + [nodes[probe.value]]
     head = _upstream(ends, {})
     carried = [node for node in head if _is_carried(node, head)]
-    slots = {f"cache_{number}": Slot(cut) for number, cut in enumerate(cuts)}
+    slots = slots_of(cuts)
     handed = {f"carry_{number}": Slot(Cut(node.name)) for number, node in enumerate(carried)}
     watched = {"probe_0": Slot(probe)}
     programs = {

@@ -14,7 +14,7 @@ from graphopt.passes.caching.trunk import context_inputs
 from graphopt.program import Program
 from graphopt.regions import CutCandidate, Regions, find_regions
 from graphopt.rewrite.stepping import full_and_cached
-from graphopt.schedule import Every, Schedule, Slot
+from graphopt.schedule import Every, Schedule, slots_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,5 +126,5 @@ def spread(candidates: Sequence[CutCandidate], count: int) -> list[CutCandidate]
 
 
 def _schedule(candidate: CutCandidate, interval: int, order: int) -> Schedule:
-    slots = {f"cache_{number}": Slot(cut, order) for number, cut in enumerate(candidate.cuts)}
+    slots = slots_of(candidate.cuts, order)
     return Schedule(slots, full_and_cached(slots), Every(interval))

@@ -14,7 +14,7 @@ from graphopt.errors import PreconditionError
 from graphopt.program import Program
 from graphopt.rewrite.cutting import step_program
 from graphopt.rewrite.stepping import FULL
-from graphopt.schedule import Schedule, Slot, StepProgram
+from graphopt.schedule import Schedule, StepProgram, slots_of
 from graphopt.scores.calibration import call_batch
 
 
@@ -59,7 +59,7 @@ def recorded(program: Program, cuts: Sequence[Cut], steps: Iterable[Any]) -> Ite
     Raises:
         PreconditionError: there is no step.
     """
-    slots = {f"cache_{number}": Slot(cut) for number, cut in enumerate(cuts)}
+    slots = slots_of(cuts)
     schedule = Schedule(slots, {FULL: StepProgram(writes=tuple(slots))})
     watched = step_program(program, schedule, FULL, {})
     seen = False

@@ -15,7 +15,7 @@ from graphopt.program import Program
 from graphopt.regions import Skip, find_regions
 from graphopt.rewrite.pushing import push_cut
 from graphopt.rewrite.stepping import full_and_cached
-from graphopt.schedule import Policy, Schedule, Slot
+from graphopt.schedule import Policy, Schedule, slots_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ class DeepCache(Pass):
             )
         cuts, refused = self._cuts(program, skips[self.branch])
         allowed = (*self.allow_dead, *context_inputs(program, regions.sample))
-        slots = {f"cache_{number}": Slot(cut) for number, cut in enumerate(cuts)}
+        slots = slots_of(cuts)
         schedule = Schedule(slots, full_and_cached(slots), self._policy(), self.last_full)
         return insert(self, program, schedule, allow_dead=allowed, refused=refused)
 

@@ -16,6 +16,7 @@ from graphopt.cuts import Cut
 from graphopt.errors import PreconditionError, SpecError
 from graphopt.pass_manager import Pass, PassContext, PassResult
 from graphopt.passes.caching.insertion import insert
+from graphopt.passes.caching.trunk import timestep_input
 from graphopt.program import Program
 from graphopt.regions import SampleFlow, input_classes
 from graphopt.rewrite.stepping import FULL, trimmed
@@ -50,13 +51,13 @@ class HoistInvariants(Pass):
         if base.hoisted:
             raise PreconditionError(f"{self.name}: what can be hoisted was hoisted before; name the pass once")
         places = [node.name for node in program.graph_module.graph.find_nodes(op="placeholder")]
-        strangers = [name for name in (*self.per_step, self.timestep or places[0]) if name not in places]
+        strangers = [name for name in self.per_step if name not in places]
         if strangers:
             raise SpecError(f"{self.name}: found no input {strangers[0]!r}, wanted some of {', '.join(places)}")
         sample = SampleFlow(program, self.sample).sample.name
         classes = {node.name: found for node, found in input_classes(program).items()}
         values = [node for node in _frontier(program, classes, {sample, *self.per_step}) if _computes(node)]
-        schedule = _extended(base, values, classes, self.timestep or _timestep(program, sample))
+        schedule = _extended(base, values, classes, timestep_input(program, sample, self.timestep))
         if not schedule.hoisted:
             raise PreconditionError(
                 f"{self.name}: everything that {program.source.class_name} computes depends on {sample}; nothing can "
@@ -116,15 +117,6 @@ def _is_view(node: fx.Node) -> bool:
     memory = own.untyped_storage()._cdata
     operands = [value_of(operand) for operand in node.all_input_nodes]
     return any(isinstance(one, Tensor) and one.untyped_storage()._cdata == memory for one in operands)
-
-
-def _timestep(program: Program, sample: str) -> str | None:
-    """The first input beside the sample that is a number, or one a row of the batch."""
-    for node in program.graph_module.graph.find_nodes(op="placeholder"):
-        value = value_of(node)
-        if node.name != sample and isinstance(value, Tensor) and value.ndim <= 1:
-            return str(node.name)
-    return None
 
 
 def _extended(

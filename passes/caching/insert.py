@@ -14,7 +14,7 @@ from graphopt.passes.caching.places import find_cuts
 from graphopt.passes.caching.timing import INTERVAL, is_uneven, read_schedule
 from graphopt.program import Program
 from graphopt.rewrite.stepping import full_and_cached, probing_schedule, table_schedule
-from graphopt.schedule import Schedule, Slot, Threshold
+from graphopt.schedule import Schedule, Slot, Threshold, slots_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +125,7 @@ class InsertCache(Pass):
             limits = Threshold(self.threshold, self.warm_up, self.max_consecutive, self.max_cached)
             made = probing_schedule(program, cuts, Cut.parse(self.probe), limits)
             return replace(made, last_full=self.last_full)
-        slots = {f"cache_{number}": Slot(cut, predictor_order(self.predictor)) for number, cut in enumerate(cuts)}
+        slots = slots_of(cuts, predictor_order(self.predictor))
         if self.table is not None:
             return replace(table_schedule(slots, read_table(slots, self.table)), last_full=self.last_full)
         policy = read_schedule(

@@ -17,7 +17,7 @@ from graphopt.passes.caching.trunk import context_inputs, find_trunk
 from graphopt.program import Program
 from graphopt.regions import find_regions
 from graphopt.rewrite.stepping import full_and_cached
-from graphopt.schedule import Schedule, Slot
+from graphopt.schedule import Schedule, slots_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class MagCache(Pass):
             cuts = trunk.residual_cuts(0, len(trunk.blocks))
         except GraphoptError as error:
             raise PreconditionError(f"{self.name}: {error}") from error
-        slots = {f"cache_{number}": Slot(cut) for number, cut in enumerate(cuts)}
+        slots = slots_of(cuts)
         ratios = self.ratios
         if ratios is None:
             ratios = magnitude_ratios(program, cuts[0], context.need_calibration(f"{self.name} without ratios"))

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from graphopt.cuts import Cut
-from graphopt.errors import PreconditionError, SpecError
+from graphopt.errors import PreconditionError
 from graphopt.pass_manager import Pass, PassContext, PassResult
 from graphopt.passes.caching.attention import attention_values
 from graphopt.passes.caching.insertion import insert
-from graphopt.passes.caching.trunk import context_inputs
+from graphopt.passes.caching.trunk import context_inputs, timestep_input
 from graphopt.program import Program
 from graphopt.regions import find_regions
 from graphopt.rewrite.stepping import masked_programs
 from graphopt.schedule import Periods, Schedule, Slot
-from graphopt.values import value_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +74,7 @@ class PyramidAttentionBroadcast(Pass):
         everything = frozenset(slots)
         programs = masked_programs(slots, ((mask, everything - mask) for mask in reads))
         window = None if self.window is None else (float(self.window[0]), float(self.window[1]))
-        timestep = self._timestep(program, sample) if window else None
+        timestep = timestep_input(program, sample, self.timestep) if window else None
         schedule = Schedule(slots, programs, Periods(periods, window), timestep=timestep)
         allowed = (*self.allow_dead, *context_inputs(program, sample))
         told = (
@@ -84,10 +83,3 @@ class PyramidAttentionBroadcast(Pass):
             else ""
         )
         return insert(self, program, schedule, allow_dead=allowed, notes=(told,) if told else ())
-
-    def _timestep(self, program: Program, sample: str) -> str | None:
-        places = {node.name: value_of(node) for node in program.graph_module.graph.find_nodes(op="placeholder")}
-        if self.timestep is not None and self.timestep not in places:
-            raise SpecError(f"{self.name}: found no input {self.timestep!r}, wanted one of {', '.join(places)}")
-        scalars = [name for name, value in places.items() if name != sample and getattr(value, "ndim", 2) <= 1]
-        return self.timestep or next(iter(scalars), None)

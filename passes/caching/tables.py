@@ -18,7 +18,7 @@ from graphopt.passes.caching.trunk import context_inputs
 from graphopt.program import Program
 from graphopt.regions import Regions, find_regions
 from graphopt.rewrite.stepping import still_read, table_schedule
-from graphopt.schedule import Slot
+from graphopt.schedule import slots_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ class TableCache(Pass):
                 f"{', '.join(cut.value for cut in cuts[:4])} and so on",
                 option="table",
             )
-        slots = {f"cache_{number}": Slot(cut) for number, cut in enumerate(cuts)}
+        slots = slots_of(cuts)
         rows = [frozenset(slot for slot, reused in zip(slots, row, strict=True) if reused) for row in table]
         used = frozenset[str]().union(*rows)
         kept = {name: slot for name, slot in slots.items() if name in used}

@@ -14,7 +14,7 @@ from graphopt.passes.caching.trunk import context_inputs
 from graphopt.program import Program
 from graphopt.regions import find_regions
 from graphopt.rewrite.stepping import full_and_cached
-from graphopt.schedule import Every, Schedule, Slot
+from graphopt.schedule import Every, Schedule, slots_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class TaylorSeer(Pass):
                 f"{self.name}: {program.source.class_name} has none of what layers={self.layers} predicts, wanted "
                 f"{wanted}; cut elsewhere with insert-cache{{predictor=linear,...}}"
             )
-        slots = {f"cache_{number}": Slot(Cut(value), self.order) for number, value in enumerate(values)}
+        slots = slots_of(map(Cut, values), self.order)
         policy = Every(self.interval, self.warm_up, offset=1, until=self.until)
         schedule = Schedule(slots, full_and_cached(slots), policy)
         allowed = (*self.allow_dead, *context_inputs(program, regions.sample))

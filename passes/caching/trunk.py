@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from graphopt.arguments import packet_of
 from graphopt.cost import integer_shape
-from graphopt.errors import PreconditionError
+from graphopt.errors import PreconditionError, SpecError
 from graphopt.pass_manager import Pass
 from graphopt.program import Program
 from graphopt.regions import Stack, find_regions, input_classes
@@ -46,6 +46,26 @@ def context_inputs(program: Program, sample: str) -> tuple[str, ...]:
     places = program.graph_module.graph.find_nodes(op="placeholder")
     residuals = {node.name for node in places if added.get(node.name, False) and getattr(value_of(node), "ndim", 0) > 1}
     return tuple(str(node.name) for node in places if node.name != sample and node.name not in residuals)
+
+
+def timestep_input(program: Program, sample: str, name: str | None) -> str | None:
+    """The input that tells the timestep: the one named, or the first beside the sample that is one number a row.
+
+    Args:
+        program: the program.
+        sample: name of the input that changes from step to step.
+        name: the input that the user named, None where it is to be found.
+
+    Raises:
+        SpecError: there is no such input.
+    """
+    places = {str(node.name): value_of(node) for node in program.graph_module.graph.find_nodes(op="placeholder")}
+    if name is not None and name not in places:
+        raise SpecError(f"found no input {name!r}, wanted one of {', '.join(places)}", option="timestep")
+    numbers = (
+        place for place, value in places.items() if place != sample and isinstance(value, Tensor) and value.ndim <= 1
+    )
+    return name or next(numbers, None)
 
 
 def _adds_alike(node: fx.Node) -> bool:
