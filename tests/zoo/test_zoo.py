@@ -16,7 +16,7 @@ from graphopt.program import Program
 
 ALWAYS = {
     "peer_failures": slice(None),
-    "torchvision": slice(None),
+    "torchvision": slice(0, None, 2),
     "timm": slice(0, None, 8),
     "transformers": slice(0, None, 6),
     "diffusers": slice(1, None, 5),
