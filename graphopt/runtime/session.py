@@ -155,7 +155,8 @@ class CacheSession:
             options: further options of `torch.compile`. Modes that use CUDA graphs write to the same memory at every
                 call, so what is held is copied then.
         """
-        self._copies = options.get("mode") in ("reduce-overhead", "max-autotune")
+        graphed = (options.get("options") or {}).get("triton.cudagraphs", False)
+        self._copies = bool(graphed) or options.get("mode") in ("reduce-overhead", "max-autotune")
         graphs = {name: program.graph_module for name, program in self._programs.items()}
         self._calls = {name: torch.compile(graph, fullgraph=True, **options) for name, graph in graphs.items()}
 
@@ -255,6 +256,7 @@ class CacheSession:
             raise GraphoptError(f"a probe needs a threshold, found the policy {policy.kind}; insert the cache again")
         _, found = self._call(PROBE, state.tensors, state, step, args, kwargs)
         distance = float(found.pop(DISTANCE))
+        found = {name: tensor.clone() for name, tensor in found.items()} if self._copies else found
         handed = {**state.tensors, **found}
         if distance <= policy.threshold:
             output, _ = self._call(TAIL_CACHED, handed, state, step, args, kwargs)

@@ -354,3 +354,11 @@ def test_caches_of_pruned_models(passes: str, tmp_path: Any) -> None:
     assert loaded.schedule == result.schedule
     for one, other in zip(outputs, run(CacheSession(loaded), 4), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("options", [{"mode": "reduce-overhead"}, {"options": {"triton.cudagraphs": True}}, {}])
+def test_programs_that_write_to_the_same_memory_are_copied_from(options: dict[str, Any], monkeypatch: Any) -> None:
+    monkeypatch.setattr(torch, "compile", lambda graph, **_: graph)
+    session = CacheSession(graphopt.Pipeline("first-block{threshold=0.5}").run(stack_program()))
+    session.compile(**options)
+    assert session._copies == bool(options)
