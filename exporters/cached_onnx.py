@@ -18,8 +18,7 @@ from graphopt.exporters.onnx_steps_check import Errors, run_branches, run_folder
 from graphopt.exporters.onnx_weights import SharedWeights
 from graphopt.exporters.runtime import OutputError
 from graphopt.program import Program
-from graphopt.rewrite.stepping import FULL
-from graphopt.schedule import Schedule
+from graphopt.schedule import FULL, Schedule
 
 Checked = tuple[Errors, tuple[str, ...]]
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from graphopt.errors import ExportError
 from graphopt.exporters.onnx_steps import IN, OUT, StepModel
-from graphopt.rewrite.stepping import CACHED, FULL
-from graphopt.schedule import Schedule
+from graphopt.schedule import CACHED, FULL, Schedule
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -16,8 +16,7 @@ from graphopt.errors import PlanError
 from graphopt.exporters.manifest import sha256_of
 from graphopt.exporters.onnx_call import described
 from graphopt.exporters.onnx_steps import StepModel, model_kwargs, own_outputs
-from graphopt.rewrite.stepping import FULL
-from graphopt.schedule import Schedule
+from graphopt.schedule import FULL, Schedule
 from graphopt.version import __version__
 
 SCHEDULE = "schedule.json"

@@ -17,8 +17,7 @@ from graphopt.exporters.onnx_branches import USE_CACHE
 from graphopt.exporters.onnx_check import example_batch, other_batch, require_passed, resized
 from graphopt.exporters.onnx_steps import StepModel, input_name, model_kwargs
 from graphopt.exporters.runtime import OutputError, compare_output, run_session, session
-from graphopt.rewrite.stepping import CACHED, FULL
-from graphopt.schedule import DISTANCE, ELAPSED, UPDATES, Schedule
+from graphopt.schedule import CACHED, DISTANCE, ELAPSED, FULL, UPDATES, Schedule
 
 Errors = dict[str, tuple[OutputError, ...]]
 Run = Callable[[str, dict[str, Tensor], dict[str, Tensor]], dict[str, np.ndarray]]

@@ -9,6 +9,12 @@ from typing import Any, ClassVar
 from graphopt.cuts import Cut
 from graphopt.errors import PlanError
 
+FULL, CACHED, REFRESH = "full", "cached", "refresh"
+"""Ids of the programs that compute everything, that read every slot, and that renew predictors."""
+
+PROBE, TAIL_FULL, TAIL_CACHED = "probe", "tail-full", "tail-cached"
+"""Ids of the programs of a threshold: what decides, and what follows it."""
+
 ELAPSED = "cache_elapsed"
 """Extra input of programs with a predictor: steps since the slots were last filled, a scalar tensor."""
 
@@ -21,16 +27,18 @@ DISTANCE = "cache_distance"
 
 @dataclass(frozen=True)
 class Slot:
-    """What one cut keeps between steps.
+    """What one cut keeps.
 
     Attributes:
         cut: where the program is cut.
         order: order of the predictor: 0 reuses the value as it was stored, 1 extrapolates a line through the last two
             stored, k a Taylor series whose derivatives are backward differences of the last k + 1.
+        lasting: whether it is kept for later steps; if not, one program hands it to others of the same step.
     """
 
     cut: Cut
     order: int = 0
+    lasting: bool = True
 
     def tensors(self, name: str) -> tuple[str, ...]:
         """Names of the tensors that a slot of this name keeps: the value and its backward differences."""
@@ -104,7 +112,7 @@ class Listed:
 
     kind: ClassVar[str] = "listed"
     programs: tuple[str, ...]
-    beyond: str = "full"
+    beyond: str = FULL
 
 
 @dataclass(frozen=True)
@@ -204,7 +212,7 @@ class Schedule:
 
     def extends(self, earlier: Schedule) -> bool:
         """Tell whether this schedule still does all that an earlier one did: same cuts, same programs at same steps."""
-        lasting = {name: slot for name, slot in earlier.slots.items() if not name.startswith("carry_")}
+        lasting = {name: slot for name, slot in earlier.slots.items() if slot.lasting}
         same_slots = all(self.slots.get(name) == slot for name, slot in lasting.items())
         return same_slots and self.policy == earlier.policy and earlier.programs.keys() <= self.programs.keys()
 
@@ -212,7 +220,7 @@ class Schedule:
         """The JSON form."""
         policy = {"kind": self.policy.kind, **asdict(self.policy)}
         return {
-            "slots": {name: {"cut": slot.cut.to_dict(), "order": slot.order} for name, slot in self.slots.items()},
+            "slots": {name: {**asdict(slot), "cut": slot.cut.to_dict()} for name, slot in self.slots.items()},
             "programs": {name: _plain(asdict(step)) for name, step in self.programs.items()},
             "policy": _plain(policy),
             "last_full": self.last_full,
@@ -230,7 +238,7 @@ class Schedule:
         try:
             policy = dict(data["policy"])
             kind = POLICIES[policy.pop("kind")]
-            slots = {name: Slot(Cut.from_dict(item["cut"]), int(item["order"])) for name, item in data["slots"].items()}
+            slots = {name: _slot_from_dict(item) for name, item in data["slots"].items()}
             programs = {name: StepProgram(**_frozen(item)) for name, item in data["programs"].items()}
             hoisted = _frozen(data["hoisted"])
             made = cls(slots, programs, kind(**_frozen(policy)), bool(data["last_full"]), hoisted, data["timestep"])
@@ -245,7 +253,7 @@ class Schedule:
         Raises:
             ValueError: there is one.
         """
-        named = {"full", *self.hoisted}
+        named = {FULL, *self.hoisted}
         if isinstance(self.policy, Listed):
             named |= {*self.policy.programs, self.policy.beyond}
         used = [slot for step in self.programs.values() for slot in (*step.reads, *step.writes, *step.renews)]
@@ -257,6 +265,10 @@ class Schedule:
         distances += [self.policy.interval] if isinstance(self.policy, Every) else []
         if any(distance < 1 for distance in distances):
             raise ValueError(f"the distance {min(distances)} of two full steps")
+
+
+def _slot_from_dict(data: Mapping[str, Any]) -> Slot:
+    return Slot(Cut.from_dict(data["cut"]), int(data["order"]), bool(data["lasting"]))
 
 
 def _plain(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from graphopt.exporters.runtime import run_session, session
 from graphopt.measure import compare_latency
 from graphopt.pass_manager import Result
 from graphopt.program import Program
-from graphopt.rewrite.stepping import PROBE
 from graphopt.runtime.onnx_denoiser import OnnxCachedDenoiser
 from graphopt.runtime.session import CacheSession
+from graphopt.schedule import PROBE
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

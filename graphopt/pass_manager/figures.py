@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from graphopt.cost import cost
 from graphopt.program import Program
+from graphopt.schedule import PROBE, TAIL_CACHED, Schedule
 
 
 def figures(program: Program) -> dict[str, float]:
@@ -16,3 +19,16 @@ def figures(program: Program) -> dict[str, float]:
         "macs": float(total.macs),
         "activation_peak_bytes": float(total.activation_peak_bytes),
     }
+
+
+def cached_step(schedule: Schedule, programs: Mapping[str, Program]) -> tuple[str, ...]:
+    """Return the ids of the programs that a step with the fewest multiply-accumulates runs, a probe before its tail.
+
+    Args:
+        schedule: what the programs do.
+        programs: the programs by id.
+    """
+    if PROBE in schedule.programs:
+        return PROBE, TAIL_CACHED
+    giving = [name for name, step in schedule.programs.items() if step.returns]
+    return (min(giving, key=lambda name: cost(programs[name]).macs),)

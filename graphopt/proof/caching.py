@@ -14,9 +14,9 @@ from graphopt.program import Program
 from graphopt.proof.check import Check, equal, inputs_of, outputs_of
 from graphopt.proof.comparison import TOLERANCE
 from graphopt.rewrite.extras import extra_inputs
-from graphopt.rewrite.stepping import FULL, PROBE, step_programs
+from graphopt.rewrite.stepping import step_programs
 from graphopt.running import run_apart
-from graphopt.schedule import Schedule
+from graphopt.schedule import FULL, PROBE, Schedule
 from graphopt.wiring import first_difference
 
 

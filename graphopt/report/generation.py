@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from graphopt.rewrite.stepping import FULL, REFRESH
 from graphopt.runtime.choice import choose
 from graphopt.runtime.state import BranchState
-from graphopt.schedule import Listed, Periods, Schedule, Threshold
+from graphopt.schedule import FULL, REFRESH, Listed, Periods, Schedule, Threshold
 
 STEPS = 20
 """Steps that are counted where neither the caller nor the schedule says how many a generation has."""

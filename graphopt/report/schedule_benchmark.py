@@ -12,6 +12,7 @@ from graphopt.exporters.onnx import export_onnx
 from graphopt.exporters.onnx_schedule import read_schedule
 from graphopt.exporters.runtime import require_onnx
 from graphopt.measure import compare_latency
+from graphopt.pass_manager.figures import cached_step
 from graphopt.pass_manager.result import Result
 from graphopt.program import Program
 from graphopt.report.generation import Generation, count_runs, unpredictable
@@ -25,9 +26,8 @@ from graphopt.report.variant import (
     unrest,
     variant,
 )
-from graphopt.rewrite.stepping import FULL, PROBE, TAIL_CACHED
 from graphopt.runtime.onnx_programs import open_programs
-from graphopt.schedule import Schedule
+from graphopt.schedule import FULL, Schedule
 
 ORIGINAL = "original"
 _PER_STEP = ("macs", "torch_seconds", "onnx_seconds")
@@ -118,7 +118,7 @@ def benchmark_schedule(
             calls[f"onnx {ORIGINAL}"] = onnx_call(original, Path(folder) / "original.onnx", count)
             calls.update(_onnx_calls(result, Path(folder) / "steps", count))
         measured = compare_latency(calls, repeats=repeats, warm_up=warm_up, device=device_of(original))
-    generation, notes = _generation(result.schedule, steps)
+    generation, notes = _generation(result.schedule, programs, steps)
     return ScheduleBenchmark(
         model=original.source.class_name,
         original=variant(original, measured, ORIGINAL),
@@ -132,21 +132,15 @@ def benchmark_schedule(
     )
 
 
-def _generation(schedule: Schedule, steps: int | None) -> tuple[Generation, tuple[str, ...]]:
+def _generation(
+    schedule: Schedule, programs: Mapping[str, Program], steps: int | None
+) -> tuple[Generation, tuple[str, ...]]:
     """What is added up, and why it is a single cached step where it is."""
     reason = unpredictable(schedule)
     if reason is None:
         return count_runs(schedule, steps), ()
-    runs = dict.fromkeys(_cached_step(schedule), 1)
+    runs = dict.fromkeys(cached_step(schedule, programs), 1)
     return Generation(1, runs), (f"{reason}; a cached step runs {' and '.join(runs)}, and that alone is added up",)
-
-
-def _cached_step(schedule: Schedule) -> tuple[str, ...]:
-    """The programs of a step that computes least: a probe with its tail, else what reads most slots."""
-    if PROBE in schedule.programs:
-        return PROBE, TAIL_CACHED
-    returning = {name: len(step.reads) for name, step in schedule.programs.items() if step.returns}
-    return (max(returning, key=returning.__getitem__),)
 
 
 def _onnx_calls(result: Result, folder: Path, threads: int) -> Iterator[tuple[str, Callable[[], Any]]]:

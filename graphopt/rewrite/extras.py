@@ -27,10 +27,11 @@ def extra_inputs(
     """
     device = next((tensor.device for tensor in held.values()), torch.device("cpu"))
     numbers = {ELAPSED: elapsed, UPDATES: updates}
+    slots = {tensor: name for name, slot in schedule.slots.items() for tensor in slot.tensors(name)}
     found: dict[str, Tensor] = {}
     for name in schedule.inputs(program):
         if name in numbers:
             found[name] = torch.full((), numbers[name], dtype=torch.float32, device=device)
         else:
-            found[name] = held[name] if name in held else torch.zeros_like(held[name.rpartition("_d")[0]])
+            found[name] = held[name] if name in held else torch.zeros_like(held[slots[name]])
     return found

@@ -15,13 +15,23 @@ from graphopt.program import Program
 from graphopt.rewrite.cutting import lost_inputs, step_program
 from graphopt.rewrite.pushing import find_part
 from graphopt.running import run_apart
-from graphopt.schedule import ELAPSED, UPDATES, Listed, Schedule, Slot, StepProgram, Threshold, slots_of
+from graphopt.schedule import (
+    CACHED,
+    ELAPSED,
+    FULL,
+    PROBE,
+    REFRESH,
+    TAIL_CACHED,
+    TAIL_FULL,
+    UPDATES,
+    Listed,
+    Schedule,
+    Slot,
+    StepProgram,
+    Threshold,
+    slots_of,
+)
 from graphopt.values import value_of
-
-FULL, CACHED, REFRESH = "full", "cached", "refresh"
-PROBE, TAIL_FULL, TAIL_CACHED = "probe", "tail-full", "tail-cached"
-HANDED = ("carry_", "fixed_", "timed_")
-"""How names of slots begin that one program fills for others of the same step."""
 
 
 def step_programs(program: Program, schedule: Schedule, *, allow_dead: Collection[str] = ()) -> dict[str, Program]:
@@ -118,7 +128,7 @@ def probing_schedule(program: Program, cuts: Sequence[Cut], probe: Cut, policy: 
     head = _upstream(ends, {})
     carried = [node for node in head if _is_carried(node, head)]
     slots = slots_of(cuts)
-    handed = {f"carry_{number}": Slot(Cut(node.name)) for number, node in enumerate(carried)}
+    handed = {f"carry_{number}": Slot(Cut(node.name), lasting=False) for number, node in enumerate(carried)}
     watched = {"probe_0": Slot(probe)}
     programs = {
         FULL: StepProgram(writes=(*slots, *watched)),
@@ -139,7 +149,7 @@ def trimmed(program: Program, schedule: Schedule) -> Schedule:
     nodes = {node.name: node for node in program.graph_module.graph.nodes}
     programs = {name: replace(step, reads=_needed(nodes, schedule, step)) for name, step in schedule.programs.items()}
     read = {slot for step in programs.values() for slot in step.reads}
-    idle = {slot for slot in schedule.slots if slot.startswith(HANDED) and slot not in read}
+    idle = {name for name, slot in schedule.slots.items() if not slot.lasting and name not in read}
     programs = {
         name: replace(step, writes=tuple(slot for slot in step.writes if slot not in idle))
         for name, step in programs.items()

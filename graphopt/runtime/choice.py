@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from graphopt.rewrite.stepping import CACHED, FULL, PROBE, REFRESH
 from graphopt.runtime.state import BranchState
-from graphopt.schedule import Every, Listed, Periods, Schedule, Threshold
+from graphopt.schedule import CACHED, FULL, PROBE, REFRESH, Every, Listed, Periods, Schedule, Threshold
 
 
 @dataclass(frozen=True)

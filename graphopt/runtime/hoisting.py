@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from graphopt.program import Program
-from graphopt.rewrite.stepping import FULL
 from graphopt.runtime.state import held_bytes
-from graphopt.schedule import Schedule
+from graphopt.schedule import FULL, Schedule
 
 Call = Callable[[str, tuple[Any, ...], Mapping[str, Any], Mapping[str, Tensor]], dict[str, Tensor]]
 """Runs a program by id on positional inputs, keyword inputs and slots, and returns what it fills."""

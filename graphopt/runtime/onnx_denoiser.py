@@ -17,10 +17,10 @@ from graphopt.exporters.onnx_call import bound, rebuilt
 from graphopt.exporters.onnx_schedule import read_schedule
 from graphopt.exporters.onnx_steps import OUT
 from graphopt.exporters.runtime import require_onnx
-from graphopt.rewrite.stepping import FULL
 from graphopt.runtime.onnx_programs import open_programs
 from graphopt.runtime.session import CacheSession, Decision
 from graphopt.runtime.steps import StepFinder, start, timestep_of
+from graphopt.schedule import FULL
 
 
 class OnnxCachedDenoiser:

@@ -15,8 +15,8 @@ from graphopt.example_inputs import ExampleInputs
 from graphopt.input_check import PLAIN, InputCheck
 from graphopt.pass_manager import PassContext, Pipeline, Result
 from graphopt.program import Program
-from graphopt.rewrite.stepping import FULL
 from graphopt.runtime.session import CacheSession
+from graphopt.schedule import FULL
 from graphopt.tracing import capture
 
 KEPT = 4

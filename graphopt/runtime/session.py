@@ -17,11 +17,10 @@ from graphopt.example_inputs import ExampleInputs
 from graphopt.input_check import InputCheck, flat_like
 from graphopt.program import Program
 from graphopt.rewrite.extras import extra_inputs
-from graphopt.rewrite.stepping import FULL, PROBE, REFRESH, TAIL_CACHED, TAIL_FULL
 from graphopt.runtime.choice import Choice, choose
 from graphopt.runtime.hoisting import Hoisted
 from graphopt.runtime.state import BranchState, input_key
-from graphopt.schedule import DISTANCE, Schedule, Threshold
+from graphopt.schedule import DISTANCE, FULL, PROBE, REFRESH, TAIL_CACHED, TAIL_FULL, Schedule, Threshold
 
 
 class Scheduled(Protocol):

@@ -13,8 +13,7 @@ from graphopt.cuts import Cut
 from graphopt.errors import PreconditionError
 from graphopt.program import Program
 from graphopt.rewrite.cutting import step_program
-from graphopt.rewrite.stepping import FULL
-from graphopt.schedule import Schedule, StepProgram, slots_of
+from graphopt.schedule import FULL, Schedule, StepProgram, slots_of
 from graphopt.scores.calibration import call_batch
 
 

@@ -15,8 +15,8 @@ from graphopt.measure import compare_latency
 from graphopt.program import Program
 from graphopt.regions import CutCandidate
 from graphopt.rewrite.extras import extra_inputs
-from graphopt.rewrite.stepping import CACHED, FULL, REFRESH, step_programs
-from graphopt.schedule import Schedule
+from graphopt.rewrite.stepping import step_programs
+from graphopt.schedule import CACHED, FULL, REFRESH, Schedule
 from graphopt.scores.calibration import call_batch
 
 

@@ -19,9 +19,9 @@ from graphopt.passes.caching.insertion import insert
 from graphopt.passes.caching.trunk import timestep_input
 from graphopt.program import Program
 from graphopt.regions import SampleFlow, input_classes
-from graphopt.rewrite.stepping import FULL, trimmed
+from graphopt.rewrite.stepping import trimmed
 from graphopt.running import run_apart
-from graphopt.schedule import Every, Schedule, Slot, StepProgram
+from graphopt.schedule import FULL, Every, Schedule, Slot, StepProgram
 from graphopt.values import value_of
 
 
@@ -128,7 +128,7 @@ def _extended(
     for node in values:
         inputs = tuple(sorted(classes[node.name]))
         slot = f"{'timed' if timestep in inputs else 'fixed'}_{len(slots)}"
-        slots[slot] = Slot(Cut(node.name))
+        slots[slot] = Slot(Cut(node.name), lasting=False)
         groups.setdefault(inputs, []).append(slot)
     hoisted: dict[str, tuple[str, ...]] = {}
     programs: dict[str, StepProgram] = {}
@@ -137,7 +137,7 @@ def _extended(
         hoisted[f"hoisted-{number}"] = inputs
         programs[f"hoisted-{number}"] = StepProgram(reads=earlier, writes=tuple(groups[inputs]), returns=False)
     known = {slot.cut for slot in slots.values()}
-    kept = {name: slot for name, slot in base.slots.items() if not (name.startswith("carry_") and slot.cut in known)}
+    kept = {name: slot for name, slot in base.slots.items() if slot.lasting or slot.cut not in known}
     for name, step in base.programs.items():
         own = [slot for slot in step.reads if slot in kept]
         writes = tuple(slot for slot in step.writes if slot in kept)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Collection, Mapping, Sequence
 
 from graphopt.cost import cost
 from graphopt.errors import PlanError, PreconditionError
 from graphopt.pass_manager import Pass, PassReport, PassResult
-from graphopt.pass_manager.figures import figures
+from graphopt.pass_manager.figures import cached_step, figures
 from graphopt.program import Program
 from graphopt.rewrite.ancestry import plan_of
-from graphopt.rewrite.stepping import FULL, PROBE, TAIL_FULL, step_programs
+from graphopt.rewrite.stepping import step_programs
 from graphopt.running import run_apart
-from graphopt.schedule import Schedule
+from graphopt.schedule import FULL, Schedule
 
 
 def insert(
@@ -68,14 +67,9 @@ def _filled_bytes(full: Program) -> Mapping[str, int]:
 
 
 def _cached_step(programs: Mapping[str, Program], schedule: Schedule) -> dict[str, float]:
-    """Figures of the cheapest step that reads slots, the probe before it included."""
-    names = [name for name, step in schedule.programs.items() if step.returns and step.reads and name != TAIL_FULL]
-    names = names or [FULL]
-    cheapest = min((figures(programs[name]) for name in names), key=lambda one: one["macs"])
-    if PROBE not in programs:
-        return cheapest
-    probe = figures(programs[PROBE])
-    return {name: (max if "peak" in name else operator.add)(cheapest[name], probe[name]) for name in cheapest}
+    """Figures of a cached step: the sum over its programs, and the highest of their peaks."""
+    parts = [figures(programs[name]) for name in cached_step(schedule, programs)]
+    return {name: (max if "peak" in name else sum)(part[name] for part in parts) for name in parts[0]}
 
 
 def _line(name: str, program: Program) -> str:

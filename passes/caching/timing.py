@@ -9,8 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from graphopt.errors import SpecError
-from graphopt.rewrite.stepping import CACHED, FULL
-from graphopt.schedule import Every, Listed, Policy
+from graphopt.schedule import CACHED, FULL, Every, Listed, Policy
 
 LARGEST_POWER = 20
 

@@ -9,14 +9,6 @@ def inputs(batch: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return torch.randn(batch, 1, 8, 8), torch.rand(batch), torch.arange(batch) % 11
 
 
-def awake(config: DiTConfig) -> DiT:
-    """A model without the zeros it starts with."""
-    model = DiT(config).eval()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    return model
-
-
 def test_prediction_has_the_shape_of_the_images() -> None:
     config = DiTConfig(image_size=12, patch_size=3, channels=2, width=16, depth=1, heads=4, classes=3)
     output = DiT(config)(torch.randn(5, 2, 12, 12), torch.rand(5), torch.tensor([0, 1, 2, 3, 3]))
@@ -28,19 +20,6 @@ def test_a_fresh_model_predicts_zero_and_its_blocks_pass_tokens_on() -> None:
     assert torch.equal(model(*inputs(3)), torch.zeros(3, 1, 8, 8))
     tokens, condition = torch.randn(3, 16, 16), torch.randn(3, 16)
     assert torch.equal(model.blocks[0](tokens, condition), tokens)
-
-
-def test_samples_of_a_batch_do_not_see_each_other() -> None:
-    model, (x, t, y) = awake(SMALL), inputs(4)
-    torch.testing.assert_close(model(x, t, y)[2:3], model(x[2:3], t[2:3], y[2:3]), atol=1e-5, rtol=1e-4)
-
-
-def test_every_input_matters() -> None:
-    model, (x, t, y) = awake(SMALL), inputs(4)
-    output = model(x, t, y)
-    for other in ((x + 1, t, y), (x, t / 2, y), (x, t, (y + 1) % 11)):
-        changed = (model(*other) - output).abs().amax(dim=(1, 2, 3))
-        assert changed.gt(0).tolist() == [True] * 4
 
 
 def test_patches_return_to_their_place() -> None:

@@ -164,7 +164,11 @@ def test_whether_a_step_still_looks_at_an_input() -> None:
 
 
 def test_slots_that_a_program_does_not_need_are_not_read() -> None:
-    slots = {**slots_of(["linear_5", "add_3"]), "carry_0": Slot(Cut("tanh")), "carry_1": Slot(Cut("linear_10"))}
+    slots = {
+        **slots_of(["linear_5", "add_3"]),
+        "carry_0": Slot(Cut("tanh"), lasting=False),
+        "carry_1": Slot(Cut("linear_10"), lasting=False),
+    }
     programs = {
         "full": StepProgram(writes=tuple(slots)),
         "cached": StepProgram(reads=("cache_0", "cache_1", "carry_0", "carry_1")),
