@@ -1,0 +1,77 @@
+"""What the tests of kernels share: tolerances, and the kernels themselves run through Triton's interpreter."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+SCRIPT = Path(__file__).with_name("interpreter.py")
+
+STEPS = 64
+"""A kernel rounds each output once to its dtype, and up to this many times in float32 on the way there."""
+
+
+class Outcome(NamedTuple):
+    """What one case gave: the tensors, and how many times a kernel was launched."""
+
+    outputs: list[Tensor]
+    launches: int
+
+
+Interpreted = Callable[[str, Sequence[tuple[Any, ...]]], list[Outcome]]
+
+
+@pytest.fixture
+def interpreted(tmp_path: Path) -> Interpreted:
+    """Return `run(module:function, cases)`: every case through the interpreter, all in one process."""
+
+    def run(target: str, cases: Sequence[tuple[Any, ...]]) -> list[Outcome]:
+        source, destination = tmp_path / "cases.pt", tmp_path / "outcomes.pt"
+        torch.save(list(cases), source)
+        environment = {
+            **os.environ,
+            "PYTHONSAFEPATH": "1",
+            "TRITON_INTERPRET": "1",
+            "GRAPHOPT_FORCE_TRITON": "1",
+            "GRAPHOPT_DISABLE_TRITON": "0",
+        }
+        command = [sys.executable, str(SCRIPT), target, str(source), str(destination)]
+        completed = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=600)
+        assert completed.returncode == 0, completed.stderr[-4000:]
+        return [Outcome(*outcome) for outcome in torch.load(destination, weights_only=True)]
+
+    return run
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """How far an output may be from the exact one, relative to the largest magnitude that went into it.
+
+    Half a unit in the last place for the rounding to the output's dtype, and `STEPS` roundings in float32 before it:
+    7.7e-6 in float32, 5e-4 in float16, 3.9e-3 in bfloat16.
+    """
+    return torch.finfo(dtype).eps / 2 + STEPS * torch.finfo(torch.float32).eps
+
+
+@pytest.fixture
+def require_close() -> Callable[[Tensor, Tensor], None]:
+    """Return `check(found, exact)`: `exact` is in float64, of the inputs as rounded to the dtype of `found`."""
+
+    def check(found: Tensor, exact: Tensor) -> None:
+        assert exact.dtype == torch.float64
+        assert found.shape == exact.shape
+        finite = exact.isfinite()
+        assert torch.equal(found.isnan().cpu(), exact.isnan().cpu())
+        assert torch.equal(found[exact.isinf()].double().cpu(), exact[exact.isinf()].cpu())
+        if not finite.any():
+            return
+        size = max(float(exact[finite].abs().max()), 1.0)
+        error = float((found.double() - exact)[finite].abs().max())
+        assert error <= tolerance(found.dtype) * size, f"error {error:.3g}, allowed {tolerance(found.dtype) * size:.3g}"
+
+    return check
