@@ -1,0 +1,294 @@
+"""cached_apply: add what sub-layers stored to the residual stream, and make the next sub-layer's input, in one launch.
+
+Unfused, every cached sub-layer reads and writes the stream for its gate and its sum, and the norm with scale and shift
+does three times more. Here the stream and the stored tensors are read once, and the sum and the norm written once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import triton_op, wrap_triton
+
+from graphopt.errors import SpecError
+from graphopt.kernels.gradients import differentiate_by
+from graphopt.kernels.language import jit, tl, triton
+from graphopt.kernels.launch import on_device, tuned, uses_triton
+from graphopt.kernels.row_norm import (
+    CHOICES,
+    aligned,
+    modulated_norm,
+    norm_bytes,
+    normalised,
+    samples,
+    size_bytes,
+    unsupported,
+)
+from graphopt.kernels.table import Kernel
+
+AT_ONCE = 4
+"""Stored tensors that one launch adds; more take a launch for every four."""
+
+
+def reference(
+    x: Tensor,
+    cached: list[Tensor],
+    gates: list[Tensor],
+    weight: Tensor | None,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    norm: str,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    """Compute `cached_apply` in plain PyTorch.
+
+    Raises:
+        SpecError: nothing is cached, or there are gates but not one for each.
+    """
+    if not cached or len(gates) not in (0, len(cached)):
+        raise SpecError(
+            f"found {len(gates)} gates for {len(cached)} cached tensors; wanted none, or one for each of at least one"
+        )
+    y = x
+    for place, stored in enumerate(cached):
+        y = y + (gates[place] * stored if gates else stored)
+    return y, modulated_norm(y, weight, bias, scale, shift, norm, eps)
+
+
+def supports(
+    x: Tensor,
+    cached: list[Tensor],
+    gates: list[Tensor],
+    weight: Tensor | None,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    norm: str,
+    eps: float,
+) -> str | None:
+    """Why the kernel does not take these arguments, in one clause; None where it takes them."""
+    if not cached or len(gates) not in (0, len(cached)):
+        return f"there are {len(gates)} gates for {len(cached)} cached tensors"
+    return unsupported(x, cached, (weight, bias), (*gates, scale, shift), norm)
+
+
+@triton_op("graphopt::cached_apply", mutates_args=())
+def cached_apply(
+    x: Tensor,
+    cached: list[Tensor],
+    gates: list[Tensor],
+    weight: Tensor | None,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    norm: str,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    """Add cached values to ``x``, then normalise the sum.
+
+    ``y = x + gates[0] * cached[0] + gates[1] * cached[1] + ...`` and ``m = norm(y) * weight + bias``, then
+    ``m * (1 + scale) + shift``. The kernel computes in float32 throughout and rounds `y` and `m` once; unfused
+    operations, and the reference, round to the dtype of ``x`` after each. Of more than `AT_ONCE` cached tensors the
+    running sum is rounded after every `AT_ONCE`.
+
+    Args:
+        x: (batch, ..., channels).
+        cached: tensors of the shape of ``x``.
+        gates: for each a tensor that broadcasts against ``x``; empty where nothing is gated.
+        weight: (channels,).
+        bias: (channels,).
+        scale: broadcasts against ``x``.
+        shift: broadcasts against ``x``.
+        norm: ``layer`` or ``rms``, over the last dimension.
+        eps: added to the variance, or to the mean square.
+
+    Returns:
+        ``y`` and ``m``, both like ``x``.
+    """
+    arguments = (x, cached, gates, weight, bias, scale, shift, norm, eps)
+    if not uses_triton(x, *cached) or supports(*arguments) is not None:
+        return reference(*arguments)
+    return _launch(*arguments)
+
+
+differentiate_by(cached_apply, reference)
+
+
+def bytes_before(
+    x: Tensor,
+    cached: list[Tensor],
+    gates: list[Tensor],
+    weight: Tensor | None,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    norm: str,
+    eps: float,
+) -> int:
+    """Bytes that gates, sums, norm and modulation read and write, one launch each."""
+    operands = 5 if gates else 3
+    return operands * len(cached) * size_bytes(x) + size_bytes(*gates) + norm_bytes(x, weight, bias, scale, shift)
+
+
+def bytes_after(
+    x: Tensor,
+    cached: list[Tensor],
+    gates: list[Tensor],
+    weight: Tensor | None,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    norm: str,
+    eps: float,
+) -> int:
+    """Bytes that the kernel reads and writes, over all its launches."""
+    launches = -(-len(cached) // AT_ONCE)
+    stream = 2 * launches + len(cached) + 1
+    return stream * size_bytes(x) + size_bytes(*gates, weight, bias, scale, shift)
+
+
+@tuned(CHOICES, key=("channels", "rows", "COUNT", "NORMED"))
+@jit
+def _kernel(
+    x: Any,
+    cached0: Any,
+    cached1: Any,
+    cached2: Any,
+    cached3: Any,
+    gate0: Any,
+    gate1: Any,
+    gate2: Any,
+    gate3: Any,
+    weight: Any,
+    bias: Any,
+    scale: Any,
+    shift: Any,
+    y: Any,
+    m: Any,
+    rows: Any,
+    channels: Any,
+    gate_stride: Any,
+    modulation_stride: Any,
+    eps: Any,
+    COUNT: tl.constexpr,  # noqa: N803
+    GATED: tl.constexpr,  # noqa: N803
+    NORMED: tl.constexpr,  # noqa: N803
+    RMS: tl.constexpr,  # noqa: N803
+    WEIGHTED: tl.constexpr,  # noqa: N803
+    BIASED: tl.constexpr,  # noqa: N803
+    SCALED: tl.constexpr,  # noqa: N803
+    SHIFTED: tl.constexpr,  # noqa: N803
+    BLOCK: tl.constexpr,  # noqa: N803
+    ROWS: tl.constexpr,  # noqa: N803
+) -> None:
+    blocks = tl.cdiv(rows, ROWS)
+    sample = (tl.program_id(0) // blocks).to(tl.int64)
+    first = (tl.program_id(0) % blocks) * ROWS
+    column = tl.arange(0, BLOCK)
+    inside = column < channels
+    gate = sample * gate_stride + column
+    place = sample * modulation_stride + column
+    for row in range(first, tl.minimum(first + ROWS, rows)):
+        offset = (sample * rows + row) * channels + column
+        total = tl.load(x + offset, mask=inside, other=0.0).to(tl.float32)
+        total += _share(cached0, gate0, offset, gate, inside, GATED)
+        if COUNT > 1:
+            total += _share(cached1, gate1, offset, gate, inside, GATED)
+        if COUNT > 2:
+            total += _share(cached2, gate2, offset, gate, inside, GATED)
+        if COUNT > 3:
+            total += _share(cached3, gate3, offset, gate, inside, GATED)
+        tl.store(y + offset, total, mask=inside)
+        if NORMED:
+            normed = normalised(
+                total, column, inside, place, channels, eps, weight, bias, scale, shift,
+                RMS, WEIGHTED, BIASED, SCALED, SHIFTED,
+            )  # fmt: skip
+            tl.store(m + offset, normed, mask=inside)
+
+
+@jit
+def _share(cached: Any, gate: Any, offset: Any, gate_offset: Any, inside: Any, GATED: tl.constexpr) -> Any:  # noqa: N803
+    share = tl.load(cached + offset, mask=inside, other=0.0, eviction_policy="evict_first").to(tl.float32)
+    if GATED:
+        share *= tl.load(gate + gate_offset, mask=inside, other=0.0).to(tl.float32)
+    return share
+
+
+def _launch(
+    x: Tensor,
+    cached: list[Tensor],
+    gates: list[Tensor],
+    weight: Tensor | None,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    norm: str,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    channels = x.shape[-1]
+    batch = samples(x, (*gates, scale, shift))
+    rows = x.numel() // channels // batch
+    flat_gates, gate_stride = aligned(gates, batch, channels)
+    modulation, modulation_stride = aligned([one for one in (scale, shift) if one is not None], batch, channels)
+    # An absent tensor is stood for by x, which nothing reads or writes through that name.
+    parts = iter(modulation)
+    vectors = (
+        x if weight is None else weight.contiguous(),
+        x if bias is None else bias.contiguous(),
+        x if scale is None else next(parts),
+        x if shift is None else next(parts),
+    )
+    y = x.contiguous()
+    m = torch.empty_like(y)
+    with on_device(x):
+        for stored, factors, last in _portions(cached, flat_gates):
+            stream, y = y, torch.empty_like(y)
+            wrap_triton(_kernel)[lambda meta: (batch * triton.cdiv(rows, meta["ROWS"]),)](
+                stream,
+                *_padded(stored, stream),
+                *_padded(factors, stream),
+                *vectors,
+                y,
+                m,
+                rows,
+                channels,
+                gate_stride,
+                modulation_stride,
+                eps,
+                COUNT=len(stored),
+                GATED=bool(gates),
+                NORMED=last,
+                RMS=norm == "rms",
+                WEIGHTED=weight is not None,
+                BIASED=bias is not None,
+                SCALED=scale is not None,
+                SHIFTED=shift is not None,
+                BLOCK=triton.next_power_of_2(channels),
+            )
+    return y, m
+
+
+def _portions(cached: list[Tensor], gates: list[Tensor]) -> Iterator[tuple[list[Tensor], list[Tensor], bool]]:
+    """What each launch adds, its gates, and whether it is the last."""
+    for start in range(0, len(cached), AT_ONCE):
+        stored = [tensor.contiguous() for tensor in cached[start : start + AT_ONCE]]
+        yield stored, gates[start : start + AT_ONCE], start + AT_ONCE >= len(cached)
+
+
+def _padded(tensors: list[Tensor], filler: Tensor) -> list[Tensor]:
+    return tensors + [filler] * (AT_ONCE - len(tensors))
+
+
+KERNEL = Kernel(
+    name="cached_apply",
+    op=torch.ops.graphopt.cached_apply.default,
+    reference=reference,
+    supports=supports,
+    bytes_before=bytes_before,
+    bytes_after=bytes_after,
+)

@@ -1,0 +1,170 @@
+"""The norm over the last dimension with scale and shift: its reference, what it takes, and its device function."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphopt.errors import SpecError
+from graphopt.kernels.language import jit, tl
+from graphopt.kernels.launch import Choice
+
+NORMS = ("layer", "rms")
+LARGEST_ROW = 16384
+"""Channels that one program holds in registers, in float32."""
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+CHOICES = (
+    Choice((("ROWS", 4),), num_warps=4),
+    Choice((("ROWS", 1),), num_warps=4),
+    Choice((("ROWS", 1),), num_warps=8),
+    Choice((("ROWS", 2),), num_warps=8),
+    Choice((("ROWS", 4),), num_warps=8),
+    Choice((("ROWS", 8),), num_warps=8),
+    Choice((("ROWS", 1),), num_warps=16),
+    Choice((("ROWS", 4),), num_warps=16),
+)
+"""Rows that one program takes one after another; those of one sample share its gates, scale and shift in the cache."""
+
+
+def modulated_norm(
+    y: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    norm: str,
+    eps: float,
+) -> Tensor:
+    """Normalise the last dimension, then ``* weight + bias``, then ``* (1 + scale) + shift``, each where it is given.
+
+    Raises:
+        SpecError: the norm is none that there is.
+    """
+    if norm not in NORMS:
+        raise SpecError(f"found the norm {norm!r}; wanted one of {', '.join(NORMS)}", option="norm")
+    channels = y.shape[-1:]
+    if norm == "layer":
+        normed = torch.nn.functional.layer_norm(y, channels, weight, bias, eps)
+    else:
+        normed = torch.nn.functional.rms_norm(y, channels, weight, eps)
+        normed = normed if bias is None else normed + bias
+    normed = normed if scale is None else normed * (1 + scale)
+    return normed if shift is None else normed + shift
+
+
+def unsupported(
+    x: Tensor,
+    alike: Sequence[Tensor],
+    parameters: Sequence[Tensor | None],
+    modulation: Sequence[Tensor | None],
+    norm: str,
+) -> str | None:
+    """Why a kernel over rows does not take these, in one clause; None where it does.
+
+    Args:
+        x: (..., channels).
+        alike: tensors that must have the shape of ``x``.
+        parameters: tensors that must be (channels,).
+        modulation: tensors that broadcast against ``x``: one value a channel, or one a sample and channel, samples
+            being the first dimension.
+        norm: the norm's name.
+    """
+    given = [*alike, *(tensor for tensor in (*parameters, *modulation) if tensor is not None)]
+    if norm not in NORMS:
+        return f"the norm {norm!r} is none of {', '.join(NORMS)}"
+    if x.dtype not in DTYPES:
+        return f"the dtype is {x.dtype}"
+    if any(tensor.dtype != x.dtype for tensor in given):
+        return f"not every tensor has the input's dtype {x.dtype}"
+    if any(tensor.device != x.device for tensor in given):
+        return f"not every tensor is on the input's device {x.device}"
+    if x.dim() == 0 or x.numel() == 0:
+        return "the input has no rows"
+    if x.shape[-1] > LARGEST_ROW:
+        return f"a row has {x.shape[-1]} channels, more than {LARGEST_ROW}"
+    if any(tensor.shape != x.shape for tensor in alike):
+        return "a stored tensor does not have the input's shape"
+    if any(tensor is not None and tensor.shape != x.shape[-1:] for tensor in parameters):
+        return "weight or bias is not one value a channel"
+    if not all(tensor is None or _is_per_sample(tensor, x) for tensor in modulation):
+        return "a gate, scale or shift varies over more than samples and channels"
+    return None
+
+
+def samples(x: Tensor, modulation: Sequence[Tensor | None]) -> int:
+    """How many stretches of rows of ``x`` have a modulation of their own."""
+    return x.shape[0] if any(tensor is not None and _is_batched(tensor, x) for tensor in modulation) else 1
+
+
+def aligned(tensors: Sequence[Tensor], batch: int, channels: int) -> tuple[list[Tensor], int]:
+    """View modulations as (batch, channels), consecutive along the channels, and return the stride all have in common.
+
+    They are copied, small as they are, only where they do not lie in memory alike.
+    """
+    flat = [tensor.reshape(-1, tensor.shape[-1]).expand(batch, channels) for tensor in tensors]
+    if all(tensor.stride() == (flat[0].stride(0), 1) for tensor in flat):
+        return flat, flat[0].stride(0) if flat else 0
+    return [tensor.contiguous() for tensor in flat], channels
+
+
+def size_bytes(*tensors: Tensor | None) -> int:
+    """Bytes of the values of tensors."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor is not None)
+
+
+def norm_bytes(
+    y: Tensor, weight: Tensor | None, bias: Tensor | None, scale: Tensor | None, shift: Tensor | None
+) -> int:
+    """Bytes that the unfused norm and modulation read and write: two passes over ``y`` for each operation."""
+    operations = 1 + (scale is not None) + (shift is not None)
+    return 2 * operations * size_bytes(y) + size_bytes(weight, bias, scale, shift)
+
+
+def _is_per_sample(tensor: Tensor, x: Tensor) -> bool:
+    if tensor.dim() == 0 or tensor.dim() > x.dim() or tensor.shape[-1] not in (1, x.shape[-1]):
+        return False
+    between = tensor.shape[1:-1] if _is_batched(tensor, x) else tensor.shape[:-1]
+    leading = tensor.shape[0] == x.shape[0] if _is_batched(tensor, x) else True
+    return leading and all(size == 1 for size in between)
+
+
+def _is_batched(tensor: Tensor, x: Tensor) -> bool:
+    return tensor.dim() == x.dim() > 1 and tensor.shape[0] != 1
+
+
+@jit
+def normalised(
+    y: Any,
+    column: Any,
+    inside: Any,
+    place: Any,
+    channels: Any,
+    eps: Any,
+    weight: Any,
+    bias: Any,
+    scale: Any,
+    shift: Any,
+    RMS: tl.constexpr,  # noqa: N803
+    WEIGHTED: tl.constexpr,  # noqa: N803
+    BIASED: tl.constexpr,  # noqa: N803
+    SCALED: tl.constexpr,  # noqa: N803
+    SHIFTED: tl.constexpr,  # noqa: N803
+) -> Any:
+    """Normalise a row that lies in registers, in float32 and in two passes, and apply weight, bias, scale and shift."""
+    if not RMS:
+        y = tl.where(inside, y - tl.sum(y, axis=0) / channels, 0.0)
+    result = y * tl.rsqrt(tl.sum(y * y, axis=0) / channels + eps)
+    if WEIGHTED:
+        result *= tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
+    if BIASED:
+        result += tl.load(bias + column, mask=inside, other=0.0).to(tl.float32)
+    if SCALED:
+        result *= 1.0 + tl.load(scale + place, mask=inside, other=0.0).to(tl.float32)
+    if SHIFTED:
+        result += tl.load(shift + place, mask=inside, other=0.0).to(tl.float32)
+    return result

@@ -1,0 +1,207 @@
+"""stack_apply: add what a whole stack stored to its input and normalise the sum, which itself is not written.
+
+On a step that reuses a stack only the head follows: the sum has no other reader than the head's norm.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import triton_op, wrap_triton
+
+from graphopt.kernels.gradients import differentiate_by
+from graphopt.kernels.language import jit, tl, triton
+from graphopt.kernels.launch import on_device, tuned, uses_triton
+from graphopt.kernels.row_norm import (
+    CHOICES,
+    aligned,
+    modulated_norm,
+    norm_bytes,
+    normalised,
+    samples,
+    size_bytes,
+    unsupported,
+)
+from graphopt.kernels.table import Kernel
+
+
+def reference(
+    x: Tensor,
+    stored: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    norm: str,
+    eps: float,
+) -> Tensor:
+    """Compute `stack_apply` in plain PyTorch."""
+    return modulated_norm(x + stored, weight, bias, scale, shift, norm, eps)
+
+
+def supports(
+    x: Tensor,
+    stored: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    norm: str,
+    eps: float,
+) -> str | None:
+    """Why the kernel does not take these arguments, in one clause; None where it takes them."""
+    return unsupported(x, (stored,), (weight, bias), (scale, shift), norm)
+
+
+@triton_op("graphopt::stack_apply", mutates_args=())
+def stack_apply(
+    x: Tensor,
+    stored: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    norm: str,
+    eps: float,
+) -> Tensor:
+    """Normalise ``x + stored``.
+
+    ``norm(x + stored) * weight + bias``, then ``* (1 + scale) + shift``. The kernel computes in float32 throughout and
+    rounds once; unfused operations, and the reference, round to the dtype of ``x`` after each.
+
+    Args:
+        x: (batch, ..., channels).
+        stored: like ``x``.
+        weight: (channels,).
+        bias: (channels,).
+        scale: broadcasts against ``x``.
+        shift: broadcasts against ``x``.
+        norm: ``layer`` or ``rms``, over the last dimension.
+        eps: added to the variance, or to the mean square.
+    """
+    arguments = (x, stored, weight, bias, scale, shift, norm, eps)
+    if not uses_triton(x, stored) or supports(*arguments) is not None:
+        return reference(*arguments)
+    return _launch(*arguments)
+
+
+differentiate_by(stack_apply, reference)
+
+
+def bytes_before(
+    x: Tensor,
+    stored: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    norm: str,
+    eps: float,
+) -> int:
+    """Bytes that sum, norm and modulation read and write, one launch each."""
+    return 3 * size_bytes(x) + norm_bytes(x, weight, bias, scale, shift)
+
+
+def bytes_after(
+    x: Tensor,
+    stored: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    norm: str,
+    eps: float,
+) -> int:
+    """Bytes that the kernel reads and writes."""
+    return 3 * size_bytes(x) + size_bytes(weight, bias, scale, shift)
+
+
+@tuned(CHOICES, key=("channels", "rows"))
+@jit
+def _kernel(
+    x: Any,
+    stored: Any,
+    weight: Any,
+    bias: Any,
+    scale: Any,
+    shift: Any,
+    m: Any,
+    rows: Any,
+    channels: Any,
+    modulation_stride: Any,
+    eps: Any,
+    RMS: tl.constexpr,  # noqa: N803
+    WEIGHTED: tl.constexpr,  # noqa: N803
+    BIASED: tl.constexpr,  # noqa: N803
+    SCALED: tl.constexpr,  # noqa: N803
+    SHIFTED: tl.constexpr,  # noqa: N803
+    BLOCK: tl.constexpr,  # noqa: N803
+    ROWS: tl.constexpr,  # noqa: N803
+) -> None:
+    blocks = tl.cdiv(rows, ROWS)
+    sample = (tl.program_id(0) // blocks).to(tl.int64)
+    first = (tl.program_id(0) % blocks) * ROWS
+    column = tl.arange(0, BLOCK)
+    inside = column < channels
+    place = sample * modulation_stride + column
+    for row in range(first, tl.minimum(first + ROWS, rows)):
+        offset = (sample * rows + row) * channels + column
+        total = tl.load(x + offset, mask=inside, other=0.0).to(tl.float32)
+        total += tl.load(stored + offset, mask=inside, other=0.0, eviction_policy="evict_first").to(tl.float32)
+        normed = normalised(
+            total, column, inside, place, channels, eps, weight, bias, scale, shift,
+            RMS, WEIGHTED, BIASED, SCALED, SHIFTED,
+        )  # fmt: skip
+        tl.store(m + offset, normed, mask=inside)
+
+
+def _launch(
+    x: Tensor,
+    stored: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    norm: str,
+    eps: float,
+) -> Tensor:
+    channels = x.shape[-1]
+    batch = samples(x, (scale, shift))
+    rows = x.numel() // channels // batch
+    modulation, modulation_stride = aligned([one for one in (scale, shift) if one is not None], batch, channels)
+    parts = iter(modulation)
+    m = torch.empty_like(x, memory_format=torch.contiguous_format)
+    with on_device(x):
+        # An absent tensor is stood for by x, which nothing reads through that name.
+        wrap_triton(_kernel)[lambda meta: (batch * triton.cdiv(rows, meta["ROWS"]),)](
+            x.contiguous(),
+            stored.contiguous(),
+            x if weight is None else weight.contiguous(),
+            x if bias is None else bias.contiguous(),
+            x if scale is None else next(parts),
+            x if shift is None else next(parts),
+            m,
+            rows,
+            channels,
+            modulation_stride,
+            eps,
+            RMS=norm == "rms",
+            WEIGHTED=weight is not None,
+            BIASED=bias is not None,
+            SCALED=scale is not None,
+            SHIFTED=shift is not None,
+            BLOCK=triton.next_power_of_2(channels),
+        )
+    return m
+
+
+KERNEL = Kernel(
+    name="stack_apply",
+    op=torch.ops.graphopt.stack_apply.default,
+    reference=reference,
+    supports=supports,
+    bytes_before=bytes_before,
+    bytes_after=bytes_after,
+)
