@@ -16,7 +16,7 @@ from graphopt.known import load_before_use, make_known, names_of
 if TYPE_CHECKING:
     from graphopt.dependency.ties import Output, Ties
 
-Zeros: TypeAlias = Literal["none", "keeps", "joined", "any", "all", "affine", "product"]
+Zeros: TypeAlias = Literal["none", "keeps", "joined", "any", "all", "affine", "product", "value"]
 """How zeros travel through an operator.
 
 * ``none``: zero in does not mean zero out.
@@ -25,6 +25,7 @@ Zeros: TypeAlias = Literal["none", "keeps", "joined", "any", "all", "affine", "p
 * ``any``: an elementwise product; the output is zero where one operand is.
 * ``all``: a sum; the output is zero where every operand is, and no number is added.
 * ``product``: a contraction; an output axis is zero where every operand that holds it is.
+* ``value``: the output is zero where the operand of this name is, as a weighted mean of its rows.
 * ``affine``: the output is zero where both weight and bias are, as a normalisation's or a linear map's output axis.
 """
 

@@ -15,6 +15,7 @@ from graphopt.wiring import node_line
 Dims: TypeAlias = list[Dim]
 Output: TypeAlias = "Sequence[Dim] | Sequence[Output] | None"
 Path: TypeAlias = tuple[str, int | None]
+Side: TypeAlias = tuple[fx.Node, int]
 
 
 def concrete(value: object) -> int:
@@ -41,6 +42,8 @@ class Facts:
         bakes: numbers in a node's arguments that are sizes of dimensions, by argument name and position.
         selects: nodes whose output is a table of positions; pruned, they are followed by a selection.
         contractions: dimensions that an operator sums over: (operand, tensor dimension, dim).
+        pairs: which tensor dimension of one operand is summed over together with which of another.
+        mixes: dimensions that an operator keeps, every index of which it computes from all.
         statistics: nodes that run a statistic, with the dimensions they run over.
         explicits: arguments left out whose default is derived from a dimension: (name, value, dim).
         divisors: dimensions whose kept size must stay a multiple of a number.
@@ -57,6 +60,8 @@ class Facts:
         self.bakes: dict[fx.Node, dict[Path, Dim]] = {}
         self.selects: set[fx.Node] = set()
         self.contractions: dict[fx.Node, list[tuple[fx.Node, int, Dim]]] = {}
+        self.pairs: dict[fx.Node, list[tuple[Side, Side]]] = {}
+        self.mixes: dict[fx.Node, list[Dim]] = {}
         self.statistics: dict[fx.Node, list[Dim]] = {}
         self.explicits: dict[fx.Node, list[tuple[str, float, Dim]]] = {}
         self.divisors: list[tuple[Dim, int]] = []
@@ -208,10 +213,26 @@ class Ties:
         for dim in dims:
             self._algebra.mark(dim, "statistic")
 
-    def contract(self, operand: str | fx.Node, axis: int) -> None:
-        """State that the operator sums over a dimension of this operand, which something must be zero on."""
-        node = self._arguments[operand] if isinstance(operand, str) else operand
+    def contract(self, operand: str | fx.Node, axis: int, other: tuple[str | fx.Node, int] | None = None) -> None:
+        """State that the operator sums over a dimension of this operand, which something must be zero on.
+
+        Args:
+            operand: the operand.
+            axis: its tensor dimension.
+            other: the operand and tensor dimension that it is multiplied with, where there is one.
+        """
+        node = self._node(operand)
         self._facts.contractions.setdefault(self.node, []).append((node, axis, self.dims(node)[axis]))
+        if other is not None:
+            self._facts.pairs.setdefault(self.node, []).append(((node, axis), (self._node(other[0]), other[1])))
+
+    def mix(self, dims: Sequence[Dim]) -> None:
+        """State that the operator keeps these dimensions and computes every index of them from all, as a recurrence."""
+        self._facts.mixes.setdefault(self.node, []).extend(dims)
+
+    def _node(self, operand: str | fx.Node) -> fx.Node:
+        node: fx.Node = self._arguments[operand] if isinstance(operand, str) else operand
+        return node
 
     def straddles(self, dim: Dim, inner: int) -> bool:
         """Whether parts of a concatenation end inside a block of ``inner``, and regrouping is allowed."""

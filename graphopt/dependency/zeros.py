@@ -131,7 +131,9 @@ class ZeroPropagation:
         if kind == "any":
             return frozenset().union(*zeros)
         if kind == "all":
-            return NOTHING if _adds_number(ties) else frozenset.intersection(*zeros)
+            return NOTHING if adds_number(ties) else frozenset.intersection(*zeros)
+        if kind == "value":
+            return self.zero.get(ties["value"], NOTHING)
         if kind == "affine":
             return self._affine(ties)
         return self._joined(operands)
@@ -164,7 +166,7 @@ class ZeroPropagation:
                 self.residue_leaves |= free - known
 
 
-def _adds_number(ties: Ties) -> bool:
+def adds_number(ties: Ties) -> bool:
     """Whether an operand of a sum is a plain number that is not known to be zero."""
     numbers = [ties[name] for name in ties.names() if name in {"self", "other"} and not ties.is_tensor(ties[name])]
     return any(isinstance(item, fx.Node) or item != 0 for item in numbers)

@@ -106,6 +106,7 @@ PASS_TABLE = PassTable(
         ("pab", "graphopt.passes.caching.pab:PyramidAttentionBroadcast"),
         ("prune-channels", "graphopt.passes.channels.prune:PruneChannels"),
         ("prune-layers", "graphopt.passes.layers.prune:PruneLayers"),
+        ("remove-dead", "graphopt.passes.cleanup.remove_dead:RemoveDead"),
         ("taylorseer", "graphopt.passes.caching.taylorseer:TaylorSeer"),
     ],
     group=ENTRY_POINT_GROUP,

@@ -11,6 +11,7 @@ from graphopt.dependency.ties import Dims, Ties
 @coupling_rule(
     "aten.scaled_dot_product_attention.default",
     sample=Sample(nn.functional.scaled_dot_product_attention, ((3, 5, 8), (3, 7, 8), (3, 7, 6))),
+    zeros="value",
 )
 def scaled_dot_product_attention(t: Ties) -> Dims:
     """``query: (..., H, L, E)``, ``key: (..., Hk, S, E)``, ``value: (..., Hk, S, Ev)``; H may be a multiple of Hk."""
@@ -23,7 +24,7 @@ def scaled_dot_product_attention(t: Ties) -> Dims:
         t.freeze(query[-2], "a causal mask counts along it")
     if t.has("attn_mask"):
         t.broadcast(t.dims("attn_mask"), [*lead, query[-2], key[-2]])
-    t.contract("query", len(query) - 1)
+    t.contract("query", len(query) - 1, ("key", len(key) - 1))
     if not t.has("scale"):
         t.explicit("scale", t.sizes(query[-1:])[0] ** -0.5, query[-1])
     t.mark(query[-1], "qk")

@@ -23,7 +23,7 @@ def linear(t: Ties) -> Dims:
     t.tie(dims[-1], weight[-1])
     if t.has("bias"):
         t.tie(t.dims("bias")[0], weight[0])
-    t.contract("input", len(dims) - 1)
+    t.contract("input", len(dims) - 1, ("weight", len(weight) - 1))
     if len(weight) == 1:
         return dims[:-1]
     if t.is_weight("weight"):
@@ -41,7 +41,7 @@ def product(t: Ties, first: str, second: str) -> Dims:
     for name, dims, own in ((first, left, rows), (second, right, columns)):
         if t.is_weight(name):
             experts(t, [*own, *dims[:-2]], dims[:-2])
-    t.contract(first, len(left) - 1)
+    t.contract(first, len(left) - 1, (second, max(len(right) - 2, 0)))
     if t.is_weight(first) and t.is_weight(second):
         t.produce(left[-1])
     if not t.is_weight(first) and not t.is_weight(second):

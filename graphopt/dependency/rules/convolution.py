@@ -29,8 +29,8 @@ def _kernel(t: Ties) -> Dims:
     return weight[:2]
 
 
-def _roles(t: Ties, channels: int, out: Dim) -> None:
-    t.contract("input", channels)
+def _roles(t: Ties, channels: int, out: Dim, read: int) -> None:
+    t.contract("input", channels, ("weight", read))
     if t.is_weight("weight"):
         t.produce(out, "channel")
 
@@ -50,7 +50,7 @@ def convolution(t: Ties) -> Dims:
         t.bake("groups", lead)
     if t.has("bias"):
         t.tie(t.dims("bias")[0], out)
-    _roles(t, channels, out)
+    _roles(t, channels, out, 1)
     return [t.resolve(dim) for dim in (*dims[:channels], out, *_spatial(t, channels + 1))]
 
 
@@ -67,7 +67,7 @@ def transposed(t: Ties) -> Dims:
         t.bake("groups", lead)
     if t.has("bias"):
         t.tie(t.dims("bias")[0], out)
-    _roles(t, channels, out)
+    _roles(t, channels, out, 0)
     return [t.resolve(dim) for dim in (*dims[:channels], out, *_spatial(t, channels + 1))]
 
 

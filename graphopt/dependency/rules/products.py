@@ -25,7 +25,7 @@ def tensordot(t: Ties) -> Dims:
     second = [int(axis) % len(right) for axis in t["dims_other"]]
     for axis, other in zip(first, second, strict=True):
         t.tie(left[axis], right[other])
-        t.contract("self", axis)
+        t.contract("self", axis, ("other", other))
         if t.is_weight("self") and t.is_weight("other"):
             t.produce(left[axis])
     rows, columns = t.reduce(left, first, keepdim=False), t.reduce(right, second, keepdim=False)
@@ -43,7 +43,7 @@ def inner(first: str, second: str) -> Callable[[Ties], Dims]:
         if not left or not right:
             return left or right
         t.tie(left[-1], right[-1])
-        t.contract(first, len(left) - 1)
+        t.contract(first, len(left) - 1, (second, len(right) - 1))
         if t.is_weight(first) and t.is_weight(second):
             t.produce(left[-1])
         for name, dims in ((first, left[:-1]), (second, right[:-1])):
@@ -146,7 +146,7 @@ def grouped(first: str, second: str) -> Callable[[Ties], Dims]:
             t.freeze(dim, "rows are routed to its positions")
         t.freeze(rows[0], "its order says which group a row is in")
         t.tie(rows[1], matrices[1])
-        t.contract(first, 1)
+        t.contract(first, 1, (second, 1))
         if t.is_weight(second):
             experts(t, [matrices[2]], [matrices[0]])
         return [rows[0], t.resolve(matrices[2])]

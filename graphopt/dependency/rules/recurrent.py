@@ -41,6 +41,7 @@ def tie_cell(t: Ties, cell: Cell, gates: int, source: Dim, state: Dim, memory: D
     neither may shrink: they could become equal.
     """
     inward, hidden = t.dims(cell.inward), t.dims(cell.hidden)
+    t.mix([memory, state])
     t.tie(source, inward[1])
     t.tie(state, hidden[1])
     if cell.projection is None:

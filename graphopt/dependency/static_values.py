@@ -1,0 +1,57 @@
+"""Values that are computed from parameters, buffers and constants alone."""
+
+from __future__ import annotations
+
+import operator
+
+import torch
+from torch import Tensor, fx
+from torch.utils import _pytree as pytree
+
+from graphopt.aliasing import is_mutating
+from graphopt.dependency.analysis import Analysis, attribute
+
+Value = Tensor | tuple[Tensor, ...] | list[Tensor]
+
+
+class StaticValues:
+    """What the tensors hold that no input of the model has a part in.
+
+    Args:
+        analysis: of a program with weights.
+    """
+
+    def __init__(self, analysis: Analysis) -> None:
+        self._found: dict[fx.Node, object] = {}
+        with torch.no_grad():
+            for node in analysis.order:
+                if node in analysis.facts.weights and node not in analysis.failures:
+                    self._compute(node)
+
+    def get(self, node: fx.Node) -> Tensor | None:
+        """What a value holds; None where inputs have a part in it, or where it is no tensor."""
+        found = self._found.get(node)
+        return found if isinstance(found, Tensor) else None
+
+    def forget(self, node: fx.Node) -> None:
+        """Say nothing more of a value, since it is written to."""
+        self._found.pop(node, None)
+
+    def _compute(self, node: fx.Node) -> None:
+        if node.op == "get_attr" and node.graph.owning_module is not None:
+            self._found[node] = attribute(node.graph.owning_module, str(node.target))
+            return
+        operands = node.all_input_nodes
+        if node.op != "call_function" or not _is_plain(node) or any(item not in self._found for item in operands):
+            return
+        args, kwargs = pytree.tree_map_only(fx.Node, self._found.__getitem__, (node.args, node.kwargs))
+        self._found[node] = node.target(*args, **kwargs) if callable(node.target) else None
+
+
+def _is_plain(node: fx.Node) -> bool:
+    """Whether an operator gives the same for the same operands and writes nothing."""
+    if node.target is operator.getitem:
+        return True
+    if not isinstance(node.target, torch._ops.OpOverload) or is_mutating(node.target):
+        return False
+    return torch.Tag.nondeterministic_seeded not in node.target.tags
