@@ -7,7 +7,6 @@ does three times more. Here the stream and the stored tensors are read once, and
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -151,70 +150,77 @@ def bytes_after(
     return stream * size_bytes(x) + size_bytes(*gates, weight, bias, scale, shift)
 
 
-@tuned(CHOICES, key=("channels", "rows", "COUNT", "NORMED"))
+@tuned(CHOICES, key=("channels", "rows", "count", "normalises"))
 @jit
 def _kernel(
-    x: Any,
-    cached0: Any,
-    cached1: Any,
-    cached2: Any,
-    cached3: Any,
-    gate0: Any,
-    gate1: Any,
-    gate2: Any,
-    gate3: Any,
-    weight: Any,
-    bias: Any,
-    scale: Any,
-    shift: Any,
-    y: Any,
-    m: Any,
-    rows: Any,
-    channels: Any,
-    gate_stride: Any,
-    modulation_stride: Any,
-    eps: Any,
-    COUNT: tl.constexpr,  # noqa: N803
-    GATED: tl.constexpr,  # noqa: N803
-    NORMED: tl.constexpr,  # noqa: N803
-    RMS: tl.constexpr,  # noqa: N803
-    WEIGHTED: tl.constexpr,  # noqa: N803
-    BIASED: tl.constexpr,  # noqa: N803
-    SCALED: tl.constexpr,  # noqa: N803
-    SHIFTED: tl.constexpr,  # noqa: N803
-    BLOCK: tl.constexpr,  # noqa: N803
-    ROWS: tl.constexpr,  # noqa: N803
+    x: tl.tensor,
+    cached0: tl.tensor,
+    cached1: tl.tensor,
+    cached2: tl.tensor,
+    cached3: tl.tensor,
+    gate0: tl.tensor,
+    gate1: tl.tensor,
+    gate2: tl.tensor,
+    gate3: tl.tensor,
+    weight: tl.tensor,
+    bias: tl.tensor,
+    scale: tl.tensor,
+    shift: tl.tensor,
+    y: tl.tensor,
+    m: tl.tensor,
+    rows: tl.tensor,
+    channels: tl.tensor,
+    gate_stride: tl.tensor,
+    modulation_stride: tl.tensor,
+    eps: tl.tensor,
+    count: tl.constexpr,
+    gated: tl.constexpr,
+    normalises: tl.constexpr,
+    rms: tl.constexpr,
+    weighted: tl.constexpr,
+    biased: tl.constexpr,
+    scaled: tl.constexpr,
+    shifted: tl.constexpr,
+    block: tl.constexpr,
+    rows_each: tl.constexpr,
 ) -> None:
-    blocks = tl.cdiv(rows, ROWS)
+    blocks = tl.cdiv(rows, rows_each)
     sample = (tl.program_id(0) // blocks).to(tl.int64)
-    first = (tl.program_id(0) % blocks) * ROWS
-    column = tl.arange(0, BLOCK)
+    first = (tl.program_id(0) % blocks) * rows_each
+    column = tl.arange(0, block)
     inside = column < channels
     gate = sample * gate_stride + column
     place = sample * modulation_stride + column
-    for row in range(first, tl.minimum(first + ROWS, rows)):
+    for row in range(first, tl.minimum(first + rows_each, rows)):
         offset = (sample * rows + row) * channels + column
         total = tl.load(x + offset, mask=inside, other=0.0).to(tl.float32)
-        total += _share(cached0, gate0, offset, gate, inside, GATED)
-        if COUNT > 1:
-            total += _share(cached1, gate1, offset, gate, inside, GATED)
-        if COUNT > 2:
-            total += _share(cached2, gate2, offset, gate, inside, GATED)
-        if COUNT > 3:
-            total += _share(cached3, gate3, offset, gate, inside, GATED)
+        total += _share(cached0, gate0, offset, gate, inside, gated)
+        if count > 1:
+            total += _share(cached1, gate1, offset, gate, inside, gated)
+        if count > 2:
+            total += _share(cached2, gate2, offset, gate, inside, gated)
+        if count > 3:
+            total += _share(cached3, gate3, offset, gate, inside, gated)
         tl.store(y + offset, total, mask=inside)
-        if NORMED:
+        if normalises:
             normed = normalised(
                 total, column, inside, place, channels, eps, weight, bias, scale, shift,
-                RMS, WEIGHTED, BIASED, SCALED, SHIFTED,
+                rms, weighted, biased, scaled, shifted,
             )  # fmt: skip
             tl.store(m + offset, normed, mask=inside)
 
 
 @jit
-def _share(cached: Any, gate: Any, offset: Any, gate_offset: Any, inside: Any, GATED: tl.constexpr) -> Any:  # noqa: N803
+def _share(
+    cached: tl.tensor,
+    gate: tl.tensor,
+    offset: tl.tensor,
+    gate_offset: tl.tensor,
+    inside: tl.tensor,
+    gated: tl.constexpr,
+) -> tl.tensor:
     share = tl.load(cached + offset, mask=inside, other=0.0, eviction_policy="evict_first").to(tl.float32)
-    if GATED:
+    if gated:
         share *= tl.load(gate + gate_offset, mask=inside, other=0.0).to(tl.float32)
     return share
 
@@ -248,7 +254,7 @@ def _launch(
     with on_device(x):
         for stored, factors, last in _portions(cached, flat_gates):
             stream, y = y, torch.empty_like(y)
-            wrap_triton(_kernel)[lambda meta: (batch * triton.cdiv(rows, meta["ROWS"]),)](
+            wrap_triton(_kernel)[lambda meta: (batch * triton.cdiv(rows, meta["rows_each"]),)](
                 stream,
                 *_padded(stored, stream),
                 *_padded(factors, stream),
@@ -260,15 +266,15 @@ def _launch(
                 gate_stride,
                 modulation_stride,
                 eps,
-                COUNT=len(stored),
-                GATED=bool(gates),
-                NORMED=last,
-                RMS=norm == "rms",
-                WEIGHTED=weight is not None,
-                BIASED=bias is not None,
-                SCALED=scale is not None,
-                SHIFTED=shift is not None,
-                BLOCK=triton.next_power_of_2(channels),
+                count=len(stored),
+                gated=bool(gates),
+                normalises=last,
+                rms=norm == "rms",
+                weighted=weight is not None,
+                biased=bias is not None,
+                scaled=scale is not None,
+                shifted=shift is not None,
+                block=triton.next_power_of_2(channels),
             )
     return y, m
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,14 +18,14 @@ LARGEST_ROW = 16384
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 CHOICES = (
-    Choice((("ROWS", 4),), num_warps=4),
-    Choice((("ROWS", 1),), num_warps=4),
-    Choice((("ROWS", 1),), num_warps=8),
-    Choice((("ROWS", 2),), num_warps=8),
-    Choice((("ROWS", 4),), num_warps=8),
-    Choice((("ROWS", 8),), num_warps=8),
-    Choice((("ROWS", 1),), num_warps=16),
-    Choice((("ROWS", 4),), num_warps=16),
+    Choice((("rows_each", 4),), num_warps=4),
+    Choice((("rows_each", 1),), num_warps=4),
+    Choice((("rows_each", 1),), num_warps=8),
+    Choice((("rows_each", 2),), num_warps=8),
+    Choice((("rows_each", 4),), num_warps=8),
+    Choice((("rows_each", 8),), num_warps=8),
+    Choice((("rows_each", 1),), num_warps=16),
+    Choice((("rows_each", 4),), num_warps=16),
 )
 """Rows that one program takes one after another; those of one sample share its gates, scale and shift in the cache."""
 
@@ -139,32 +138,32 @@ def _is_batched(tensor: Tensor, x: Tensor) -> bool:
 
 @jit
 def normalised(
-    y: Any,
-    column: Any,
-    inside: Any,
-    place: Any,
-    channels: Any,
-    eps: Any,
-    weight: Any,
-    bias: Any,
-    scale: Any,
-    shift: Any,
-    RMS: tl.constexpr,  # noqa: N803
-    WEIGHTED: tl.constexpr,  # noqa: N803
-    BIASED: tl.constexpr,  # noqa: N803
-    SCALED: tl.constexpr,  # noqa: N803
-    SHIFTED: tl.constexpr,  # noqa: N803
-) -> Any:
+    y: tl.tensor,
+    column: tl.tensor,
+    inside: tl.tensor,
+    place: tl.tensor,
+    channels: tl.tensor,
+    eps: tl.tensor,
+    weight: tl.tensor,
+    bias: tl.tensor,
+    scale: tl.tensor,
+    shift: tl.tensor,
+    rms: tl.constexpr,
+    weighted: tl.constexpr,
+    biased: tl.constexpr,
+    scaled: tl.constexpr,
+    shifted: tl.constexpr,
+) -> tl.tensor:
     """Normalise a row that lies in registers, in float32 and in two passes, and apply weight, bias, scale and shift."""
-    if not RMS:
+    if not rms:
         y = tl.where(inside, y - tl.sum(y, axis=0) / channels, 0.0)
     result = y * tl.rsqrt(tl.sum(y * y, axis=0) / channels + eps)
-    if WEIGHTED:
+    if weighted:
         result *= tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
-    if BIASED:
+    if biased:
         result += tl.load(bias + column, mask=inside, other=0.0).to(tl.float32)
-    if SCALED:
+    if scaled:
         result *= 1.0 + tl.load(scale + place, mask=inside, other=0.0).to(tl.float32)
-    if SHIFTED:
+    if shifted:
         result += tl.load(shift + place, mask=inside, other=0.0).to(tl.float32)
     return result

@@ -5,8 +5,6 @@ On a step that reuses a stack only the head follows: the sum has no other reader
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
@@ -121,38 +119,38 @@ def bytes_after(
 @tuned(CHOICES, key=("channels", "rows"))
 @jit
 def _kernel(
-    x: Any,
-    stored: Any,
-    weight: Any,
-    bias: Any,
-    scale: Any,
-    shift: Any,
-    m: Any,
-    rows: Any,
-    channels: Any,
-    modulation_stride: Any,
-    eps: Any,
-    RMS: tl.constexpr,  # noqa: N803
-    WEIGHTED: tl.constexpr,  # noqa: N803
-    BIASED: tl.constexpr,  # noqa: N803
-    SCALED: tl.constexpr,  # noqa: N803
-    SHIFTED: tl.constexpr,  # noqa: N803
-    BLOCK: tl.constexpr,  # noqa: N803
-    ROWS: tl.constexpr,  # noqa: N803
+    x: tl.tensor,
+    stored: tl.tensor,
+    weight: tl.tensor,
+    bias: tl.tensor,
+    scale: tl.tensor,
+    shift: tl.tensor,
+    m: tl.tensor,
+    rows: tl.tensor,
+    channels: tl.tensor,
+    modulation_stride: tl.tensor,
+    eps: tl.tensor,
+    rms: tl.constexpr,
+    weighted: tl.constexpr,
+    biased: tl.constexpr,
+    scaled: tl.constexpr,
+    shifted: tl.constexpr,
+    block: tl.constexpr,
+    rows_each: tl.constexpr,
 ) -> None:
-    blocks = tl.cdiv(rows, ROWS)
+    blocks = tl.cdiv(rows, rows_each)
     sample = (tl.program_id(0) // blocks).to(tl.int64)
-    first = (tl.program_id(0) % blocks) * ROWS
-    column = tl.arange(0, BLOCK)
+    first = (tl.program_id(0) % blocks) * rows_each
+    column = tl.arange(0, block)
     inside = column < channels
     place = sample * modulation_stride + column
-    for row in range(first, tl.minimum(first + ROWS, rows)):
+    for row in range(first, tl.minimum(first + rows_each, rows)):
         offset = (sample * rows + row) * channels + column
         total = tl.load(x + offset, mask=inside, other=0.0).to(tl.float32)
         total += tl.load(stored + offset, mask=inside, other=0.0, eviction_policy="evict_first").to(tl.float32)
         normed = normalised(
             total, column, inside, place, channels, eps, weight, bias, scale, shift,
-            RMS, WEIGHTED, BIASED, SCALED, SHIFTED,
+            rms, weighted, biased, scaled, shifted,
         )  # fmt: skip
         tl.store(m + offset, normed, mask=inside)
 
@@ -175,7 +173,7 @@ def _launch(
     m = torch.empty_like(x, memory_format=torch.contiguous_format)
     with on_device(x):
         # An absent tensor is stood for by x, which nothing reads through that name.
-        wrap_triton(_kernel)[lambda meta: (batch * triton.cdiv(rows, meta["ROWS"]),)](
+        wrap_triton(_kernel)[lambda meta: (batch * triton.cdiv(rows, meta["rows_each"]),)](
             x.contiguous(),
             stored.contiguous(),
             x if weight is None else weight.contiguous(),
@@ -187,12 +185,12 @@ def _launch(
             channels,
             modulation_stride,
             eps,
-            RMS=norm == "rms",
-            WEIGHTED=weight is not None,
-            BIASED=bias is not None,
-            SCALED=scale is not None,
-            SHIFTED=shift is not None,
-            BLOCK=triton.next_power_of_2(channels),
+            rms=norm == "rms",
+            weighted=weight is not None,
+            biased=bias is not None,
+            scaled=scale is not None,
+            shifted=shift is not None,
+            block=triton.next_power_of_2(channels),
         )
     return m
 
