@@ -52,3 +52,8 @@ def is_dense(tensor: Tensor) -> bool:
     if tensor.dim() == 4:
         return tensor.is_contiguous(memory_format=torch.channels_last)
     return tensor.dim() == 5 and tensor.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+def size_bytes(tensor: Tensor) -> int:
+    """Bytes of a tensor's elements."""
+    return tensor.numel() * tensor.element_size()

@@ -2,18 +2,137 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
-from torch.library import triton_op
+from torch.library import triton_op, wrap_triton
+
+from graphopt.kernels.language import jit, tl
+from graphopt.kernels.launch import Choice, on_device, tuned, uses_triton
+from graphopt.kernels.layout import refuse_layout, size_bytes
+from graphopt.kernels.table import Kernel
+
+PARTS = 1024
+"""Into how many parts the tensors are summed at most."""
+
+BLOCK = 2048
+
+# One way to launch: another one would sum in another order, and two processes might decide differently.
+_ONE_WAY = (Choice((("block", BLOCK),), num_warps=8),)
+
+
+@tuned(_ONE_WAY, key=())
+@jit
+def _sum_parts(
+    value: tl.tensor,
+    base: tl.tensor,
+    stored: tl.tensor,
+    residual: tl.tensor,
+    sums: tl.tensor,
+    count: tl.tensor,
+    part: tl.tensor,
+    has_base: tl.constexpr,
+    block: tl.constexpr,
+) -> None:
+    moved = tl.zeros([block], tl.float32)
+    size = tl.zeros([block], tl.float32)
+    first = tl.program_id(0).to(tl.int64) * part
+    for start in range(0, part, block):
+        at = first + start + tl.arange(0, block)
+        inside = at < count
+        fresh = tl.load(value + at, mask=inside, other=0.0).to(tl.float32)
+        if has_base:
+            fresh -= tl.load(base + at, mask=inside, other=0.0).to(tl.float32)
+        kept = fresh.to(residual.dtype.element_ty)
+        tl.store(residual + at, kept, mask=inside)
+        known = tl.load(stored + at, mask=inside, other=0.0).to(tl.float32)
+        moved += tl.abs(known - kept.to(tl.float32))
+        size += tl.abs(known)
+    tl.store(sums + 2 * tl.program_id(0), tl.sum(moved, 0))
+    tl.store(sums + 2 * tl.program_id(0) + 1, tl.sum(size, 0))
+
+
+@tuned((Choice((("block", PARTS),), num_warps=4),), key=())
+@jit
+def _compare(
+    sums: tl.tensor,
+    distance: tl.tensor,
+    within: tl.tensor,
+    parts: tl.tensor,
+    count: tl.tensor,
+    threshold: tl.tensor,
+    block: tl.constexpr,
+) -> None:
+    at = tl.arange(0, block)
+    moved = tl.sum(tl.load(sums + 2 * at, mask=at < parts, other=0.0), 0) / count
+    size = tl.sum(tl.load(sums + 2 * at + 1, mask=at < parts, other=0.0), 0) / count
+    relative = tl.div_rn(moved, size).to(distance.dtype.element_ty)
+    tl.store(distance, relative)
+    tl.store(within, relative <= tl.cast(threshold, distance.dtype.element_ty))
 
 
 def reference(value: Tensor, base: Tensor | None, stored: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Do what `relative_l1` does in plain torch, in the order of the graph without it."""
+    """Do what `relative_l1` does in plain torch, in the order of the unfused graph."""
     residual = value.clone() if base is None else value - base
     distance = (stored - residual).abs().mean() / stored.abs().mean()
     return residual, distance, distance <= threshold
 
 
+def supports(value: Tensor, base: Tensor | None, stored: Tensor, threshold: float) -> str | None:
+    """Why the kernel does not take these arguments; None where it takes them."""
+    named = {"value": value, "stored": stored}
+    return refuse_layout(named if base is None else named | {"base": base})
+
+
 @triton_op("graphopt::relative_l1", mutates_args=())
 def relative_l1(value: Tensor, base: Tensor | None, stored: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return value - base, its relative L1 distance from what is stored, and whether that is within the threshold."""
-    return reference(value, base, stored, threshold)
+    """Return value - base, its relative L1 distance from what is stored, and whether that is within a threshold.
+
+    The distance is mean |stored - residual| / mean |stored|, 0-d in the dtype of `value`; a stored value of zeros
+    alone gives infinity or NaN, and is never within. The threshold is compared in that dtype too. Sums are taken in
+    float32 in two stages, in an order that depends on nothing but the number of elements. The unfused graph rounds
+    every difference and both means to the dtype; the kernel rounds the residual and the distance. There is no
+    gradient: a decision has none.
+
+    Args:
+        value: the fresh value. All tensors have its shape, and for the kernel its dtype and strides.
+        base: what it is the residual over, or None: the residual is then a copy of the value.
+        stored: the residual of the step that filled the cache.
+        threshold: the largest distance that counts as near.
+
+    References:
+        Liu et al., Timestep Embedding Tells: It's Time to Cache for Video Diffusion Model (TeaCache), arXiv 2411.19108.
+    """
+    present = [value, stored] if base is None else [value, stored, base]
+    if not uses_triton(*present) or supports(value, base, stored, threshold) is not None:
+        return reference(value, base, stored, threshold)
+    count = value.numel()
+    part = (count + PARTS * BLOCK - 1) // (PARTS * BLOCK) * BLOCK
+    parts = (count + part - 1) // part
+    residual = torch.empty_like(value)
+    sums = value.new_empty((parts, 2), dtype=torch.float32)
+    distance = value.new_empty(())
+    within = value.new_empty((), dtype=torch.bool)
+    first = value if base is None else base
+    with on_device(value):
+        wrap_triton(_sum_parts)[(parts,)](value, first, stored, residual, sums, count, part, has_base=base is not None)
+        wrap_triton(_compare)[(1,)](sums, distance, within, parts, count, threshold)
+    return residual, distance, within
+
+
+def _bytes_before(value: Tensor, base: Tensor | None, stored: Tensor, threshold: float) -> int:
+    """The residual (3) or its copy (2), the change (3), its magnitude (2) and mean (1), and the stored one's (3)."""
+    return size_bytes(value) * (11 if base is None else 12)
+
+
+def _bytes_after(value: Tensor, base: Tensor | None, stored: Tensor, threshold: float) -> int:
+    return size_bytes(value) * (3 if base is None else 4)
+
+
+KERNEL = Kernel(
+    name="relative_l1",
+    op=torch.ops.graphopt.relative_l1.default,
+    reference=reference,
+    supports=supports,
+    bytes_before=_bytes_before,
+    bytes_after=_bytes_after,
+)

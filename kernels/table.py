@@ -13,6 +13,7 @@ from graphopt.errors import SpecError
 MODULES = {
     "cached_apply": "graphopt.kernels.cached_apply",
     "stack_apply": "graphopt.kernels.stack_apply",
+    "channel_statistics": "graphopt.kernels.channel_statistics",
     "split_group_norm": "graphopt.kernels.split_group_norm",
     "taylor_add": "graphopt.kernels.taylor_add",
     "relative_l1": "graphopt.kernels.relative_l1",
