@@ -1,10 +1,12 @@
 """Triton, or None where it is not installed: it is made for Linux, and everything else works without it.
 
 A module that decorates kernels needs ``from __future__ import annotations``: ``tl.constexpr`` is not there to be
-looked up where Triton is missing. Its own functions may use ``triton`` and ``tl`` once `graphopt.kernels.launch` says
-that a kernel runs.
+looked up where Triton is missing. Triton does look up the annotations of a kernel's arguments, and knows ``tl`` alone:
+write ``tl.tensor``, not ``Any``, which only fails on a GPU. Functions that are no kernels may use ``triton`` and ``tl``
+once `graphopt.kernels.launch` says that a kernel runs.
 """
 
+import logging
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -14,6 +16,8 @@ try:
 except ImportError:
     triton = None
     tl = None
+    # PyTorch would warn once for each operator; `graphopt.kernels.status()` says it to whom it concerns.
+    logging.getLogger("torch._library.triton").addFilter(lambda record: "Triton not available" not in str(record.msg))
 
 __all__ = ["jit", "tl", "triton"]
 

@@ -1,10 +1,12 @@
-"""What the tests of kernels share: tolerances, and the kernels themselves run through Triton's interpreter."""
+"""What the tests of kernels share: tolerances, and the kernels themselves, interpreted and compiled."""
 
+import importlib.util
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor
 
 SCRIPT = Path(__file__).with_name("interpreter.py")
+COMPILATION = Path(__file__).with_name("compilation.py")
 
 STEPS = 64
 """A kernel rounds each output once to its dtype, and up to this many times in float32 on the way there."""
@@ -24,6 +27,7 @@ class Outcome(NamedTuple):
     launches: int
 
 
+Compiled = Callable[[ModuleType, Callable[[], object]], list[Any]]
 Interpreted = Callable[[str, Sequence[tuple[Any, ...]]], list[Outcome]]
 
 
@@ -45,6 +49,31 @@ def interpreted(tmp_path: Path) -> Interpreted:
         completed = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=600)
         assert completed.returncode == 0, completed.stderr[-4000:]
         return [Outcome(*outcome) for outcome in torch.load(destination, weights_only=True)]
+
+    return run
+
+
+@pytest.fixture
+def compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compiled:
+    """Return `compile(module, launch)`: what Triton's compiler makes of each kernel that `launch` launches.
+
+    Each has its `arguments` by name, its `grid` and its `ptx`. The interpreter runs what the compiler refuses, and no
+    GPU is needed to compile for one.
+    """
+    pytest.importorskip("triton", reason="Triton is not installed")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
+    # By its path: a folder called kernels on the module path would stand in the way of Hugging Face's package.
+    specification = importlib.util.spec_from_file_location("kernel_compilation", COMPILATION)
+    assert specification is not None
+    assert specification.loader is not None
+    compilation = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(compilation)
+
+    def run(module: ModuleType, launch: Callable[[], object]) -> list[Any]:
+        with pytest.MonkeyPatch.context() as patch:
+            launches: list[Any] = compilation.compiled_launches(module, launch, patch)
+        return launches
 
     return run
 
