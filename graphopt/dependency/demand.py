@@ -139,6 +139,8 @@ class Demand:
         if kind == "affine" and not self._analysis.facts.pairs.get(node):
             scales = operand not in (ties["weight"], ties["bias"] if ties.has("bias") else None)
             return only(self._support.may[ties["weight"]], self._support.held(operand)) if scales else {}
+        if kind == "value" and operand is not ties["value"]:
+            return only(self._support.may[ties["value"]], self._lone(operand))
         if kind not in ("any", "product"):
             return {}
         found: LeafMasks = {}
