@@ -29,7 +29,7 @@ from graphopt.kernels.row_norm import (
 from graphopt.kernels.table import Kernel
 
 AT_ONCE = 4
-"""Stored tensors that one launch adds; more take a launch for every four."""
+"""Stored tensors that one launch adds; more take a launch for every four, and a sum in float32 between launches."""
 
 
 def reference(
@@ -91,8 +91,7 @@ def cached_apply(
 
     ``y = x + gates[0] * cached[0] + gates[1] * cached[1] + ...`` and ``m = norm(y) * weight + bias``, then
     ``m * (1 + scale) + shift``. The kernel computes in float32 throughout and rounds `y` and `m` once; unfused
-    operations, and the reference, round to the dtype of ``x`` after each. Of more than `AT_ONCE` cached tensors the
-    running sum is rounded after every `AT_ONCE`.
+    operations, and the reference, round to the dtype of ``x`` after each.
 
     Args:
         x: (batch, ..., channels).
@@ -146,8 +145,8 @@ def bytes_after(
 ) -> int:
     """Bytes that the kernel reads and writes, over all its launches."""
     launches = -(-len(cached) // AT_ONCE)
-    stream = 2 * launches + len(cached) + 1
-    return stream * size_bytes(x) + size_bytes(*gates, weight, bias, scale, shift)
+    between = 2 * (launches - 1) * x.numel() * torch.float32.itemsize
+    return (len(cached) + 3) * size_bytes(x) + between + size_bytes(*gates, weight, bias, scale, shift)
 
 
 @tuned(CHOICES, key=("channels", "rows", "count", "normalises"))
@@ -253,7 +252,7 @@ def _launch(
     m = torch.empty_like(y)
     with on_device(x):
         for stored, factors, last in _portions(cached, flat_gates):
-            stream, y = y, torch.empty_like(y)
+            stream, y = y, torch.empty_like(m, dtype=x.dtype if last else torch.float32)
             wrap_triton(_kernel)[lambda meta: (batch * triton.cdiv(rows, meta["rows_each"]),)](
                 stream,
                 *_padded(stored, stream),

@@ -39,8 +39,7 @@ def differentiate_by(operator: Any, reference: Callable[..., Any]) -> None:
         results: list[Tensor | None] = [None] * len(leaves)
         for place, gradient in zip(ctx.places, found, strict=True):
             results[place] = gradient
-        returned = pytree.tree_unflatten(results, ctx.spec)
-        return tuple(_or_none(part) for part in returned)
+        return tuple(pytree.tree_unflatten(results, ctx.spec))
 
     operator.register_autograd(backward, setup_context=setup_context)
 
@@ -66,8 +65,3 @@ def _gradients(
     values, seeds = zip(*pairs, strict=True)
     found = iter(torch.autograd.grad(values, wanted, seeds, create_graph=again, allow_unused=True))
     return [next(found) if tensor.requires_grad else None for tensor in inputs]
-
-
-def _or_none(part: Any) -> Any:
-    """A list of tensors keeps its gradients in a list; an empty one has none."""
-    return part if not isinstance(part, list) or part else None

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -31,12 +31,13 @@ Compiled = Callable[[ModuleType, Callable[[], object]], list[Any]]
 Interpreted = Callable[[str, Sequence[tuple[Any, ...]]], list[Outcome]]
 
 
-@pytest.fixture
-def interpreted(tmp_path: Path) -> Interpreted:
+@pytest.fixture(scope="session")
+def interpreted(tmp_path_factory: pytest.TempPathFactory) -> Interpreted:
     """Return `run(module:function, cases)`: every case through the interpreter, all in one process."""
 
     def run(target: str, cases: Sequence[tuple[Any, ...]]) -> list[Outcome]:
-        source, destination = tmp_path / "cases.pt", tmp_path / "outcomes.pt"
+        folder = tmp_path_factory.mktemp("interpreted")
+        source, destination = folder / "cases.pt", folder / "outcomes.pt"
         torch.save(list(cases), source)
         environment = {
             **os.environ,
@@ -76,6 +77,21 @@ def compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compiled:
         return launches
 
     return run
+
+
+@pytest.fixture
+def gpu_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Triton believe that an H100 is there, so that tracing works out what a kernel writes."""
+    triton = pytest.importorskip("triton", reason="Triton is not installed")
+    from triton.backends.compiler import GPUTarget
+
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
+    driver = SimpleNamespace(
+        get_current_target=lambda: GPUTarget("cuda", 90, 32),
+        get_current_device=lambda: 0,
+        get_active_torch_device=lambda: torch.device("cuda"),
+    )
+    monkeypatch.setattr(triton.runtime.driver, "_active", driver)
 
 
 def tolerance(dtype: torch.dtype) -> float:
