@@ -154,7 +154,10 @@ def normalised(
     scaled: tl.constexpr,
     shifted: tl.constexpr,
 ) -> tl.tensor:
-    """Normalise a row that lies in registers, in float32 and in two passes, and apply weight, bias, scale and shift."""
+    """Normalise a row that lies in registers, in float32 and in two passes, and apply weight, bias, scale and shift.
+
+    Lanes that are not inside hold zeros.
+    """
     if not rms:
         y = tl.where(inside, y - tl.sum(y, axis=0) / channels, 0.0)
     result = y * tl.rsqrt(tl.sum(y * y, axis=0) / channels + eps)

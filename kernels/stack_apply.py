@@ -142,9 +142,11 @@ def _kernel(
     sample = (tl.program_id(0) // blocks).to(tl.int64)
     first = (tl.program_id(0) % blocks) * rows_each
     column = tl.arange(0, block)
-    inside = column < channels
     place = sample * modulation_stride + column
-    for row in range(first, tl.minimum(first + rows_each, rows)):
+    for step in range(rows_each):
+        row = first + step
+        # The interpreter of Triton 3.9 makes no mask of a vector and a scalar.
+        inside = (column < channels) & (row + tl.zeros_like(column) < rows)
         offset = (sample * rows + row) * channels + column
         total = tl.load(x + offset, mask=inside, other=0.0).to(tl.float32)
         total += tl.load(stored + offset, mask=inside, other=0.0, eviction_policy="evict_first").to(tl.float32)

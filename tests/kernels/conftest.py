@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 SCRIPT = Path(__file__).with_name("interpreter.py")
 COMPILATION = Path(__file__).with_name("compilation.py")
@@ -92,6 +94,34 @@ def gpu_target(monkeypatch: pytest.MonkeyPatch) -> None:
         get_active_torch_device=lambda: torch.device("cuda"),
     )
     monkeypatch.setattr(triton.runtime.driver, "_active", driver)
+
+
+@pytest.fixture
+def moved_bytes() -> Callable[..., int]:
+    """Return `count(reference, *arguments)`: what operators read and write of tensors as large as the first."""
+
+    def count(reference: Callable[..., Any], *arguments: Any) -> int:
+        counter = StreamBytes(arguments[0].numel())
+        with counter:
+            reference(*arguments)
+        return counter.total
+
+    return count
+
+
+class StreamBytes(TorchDispatchMode):
+    """Counts the bytes of operands and results of a given size."""
+
+    def __init__(self, numel: int) -> None:
+        super().__init__()
+        self.numel, self.total = numel, 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        leaves = pytree.tree_leaves((args, result))
+        large = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.numel() == self.numel]
+        self.total += sum(leaf.nbytes for leaf in large)
+        return result
 
 
 def tolerance(dtype: torch.dtype) -> float:
