@@ -1,5 +1,6 @@
 """graphopt: a compiler that makes PyTorch models smaller and faster on their graph, with proof."""
 
+from graphopt.backend import cache_session, invalidate
 from graphopt.compiler import optimize
 from graphopt.cuts import Cut
 from graphopt.dependency.graph import DependencyGraph
@@ -37,12 +38,14 @@ __all__ = [
     "Sample",
     "Schedule",
     "__version__",
+    "cache_session",
     "capture",
     "coupling_rule",
     "disable_cache",
     "enable_cache",
     "export_onnx",
     "find_regions",
+    "invalidate",
     "load",
     "optimize",
     "verify",

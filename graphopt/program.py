@@ -141,7 +141,7 @@ class Program:
         now = program.parameters
         for name, attribute in named_attributes(self.graph_module).items():
             value = attribute.value
-            if isinstance(value, torch.Tensor) and name in held and _same_memory(value, held[name]):
+            if isinstance(value, torch.Tensor) and name in held and same_memory(value, held[name]):
                 attach(self.graph_module, name, replace(attribute, value=now[name]))
 
     def _own_tensors(self) -> None:
@@ -172,7 +172,7 @@ def first_difference(left: Program, right: Program) -> str | None:
     return wiring.first_difference(left.graph_module, right.graph_module)
 
 
-def _same_memory(left: torch.Tensor, right: torch.Tensor) -> bool:
+def same_memory(left: torch.Tensor, right: torch.Tensor) -> bool:
     """Tell whether two tensors are the same elements of one storage."""
     same_place = (left.shape, left.stride(), left.storage_offset()) == (
         right.shape,

@@ -48,21 +48,51 @@ def capture(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[str, A
     exported = export(model, inputs)
     stateful = exported.program.module(check_guards=False)
     _refuse_transforms(model, stateful)
-    for node in walk(stateful):
+    return adopt(
+        stateful,
+        _user_tensors(model, exported.program),
+        exported.inputs,
+        type(model).__name__,
+        dynamic_batch=exported.dynamic_batch,
+        notes=exported.notes,
+    )
+
+
+def adopt(
+    traced: fx.GraphModule,
+    tensors: Mapping[str, Attribute],
+    inputs: ExampleInputs,
+    class_name: str,
+    *,
+    dynamic_batch: bool,
+    notes: tuple[str, ...] = (),
+) -> Program:
+    """Make a Program of a graph of ATen operators: canonical form, names of its own, tensors over the user's storage.
+
+    Args:
+        traced: The graph; every node carries its `meta["val"]`. It is taken over.
+        tensors: The user's tensors that it reads, by dotted name.
+        inputs: Example inputs that fit its placeholders.
+        class_name: Class of the user's model.
+        dynamic_batch: Whether a size of the inputs is symbolic.
+        notes: Remarks for the user.
+    """
+    for node in walk(traced):
         for key in STALE:
             node.meta.pop(key, None)
-    own = _own_tensors(model, exported.program)
-    graph_module = assemble(stateful.graph, own | _bodies(stateful), type(model).__name__)
+    memo: dict[int, torch.Tensor] = {}
+    own = {name: replace(one, value=_same_storage(one.value, memo)) for name, one in tensors.items()}
+    graph_module = assemble(traced.graph, own | _bodies(traced), class_name)
     canonicalise(graph_module)
     renumber(graph_module)
     _clone_written(graph_module)
     return Program(
         graph_module,
-        exported.inputs.args,
-        exported.inputs.kwargs,
-        Source(type(model).__name__, fingerprint(graph_module)),
-        exported.dynamic_batch,
-        exported.notes,
+        inputs.args,
+        inputs.kwargs,
+        Source(class_name, fingerprint(graph_module)),
+        dynamic_batch,
+        notes,
         borrowed=frozenset(_storage(attribute.value) for attribute in own.values()),
     )
 
@@ -148,21 +178,19 @@ def _refuse_transforms(model: nn.Module, graph_module: fx.GraphModule) -> None:
             )
 
 
-def _own_tensors(model: nn.Module, exported: ExportedProgram) -> dict[str, Attribute]:
-    """Return the model's tensors under its names over the same storage: new Parameters, buffers, constants."""
-    memo: dict[int, torch.Tensor] = {}
-    own: dict[str, Attribute] = {}
-    for name, attribute in named_attributes(model).items():
-        value = attribute.value
-        if isinstance(value, torch.Tensor):
-            own[name] = Attribute(_same_storage(value, memo), attribute.persistent)
+def _user_tensors(model: nn.Module, exported: ExportedProgram) -> dict[str, Attribute]:
+    """Return the model's tensors under its names: parameters, buffers, constants."""
+    found = {name: one for name, one in named_attributes(model).items() if isinstance(one.value, torch.Tensor)}
     for name, constant in exported.constants.items():
-        if name not in own and isinstance(constant, torch.Tensor):
-            own[name] = Attribute(_same_storage(constant, memo), persistent=False)
-    return own
+        if name not in found and isinstance(constant, torch.Tensor):
+            found[name] = Attribute(constant, persistent=False)
+    return found
 
 
-def _same_storage(tensor: torch.Tensor, memo: dict[int, torch.Tensor]) -> torch.Tensor:
+def _same_storage(tensor: torch.Tensor | nn.Module, memo: dict[int, torch.Tensor]) -> torch.Tensor | nn.Module:
+    """Return a new Parameter or tensor over a tensor's storage; a module is returned as it is."""
+    if isinstance(tensor, nn.Module):
+        return tensor
     if id(tensor) not in memo:
         view = tensor.detach()
         is_parameter = isinstance(tensor, nn.Parameter)

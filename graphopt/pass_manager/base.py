@@ -144,10 +144,12 @@ class Pass(ABC):
     Attributes:
         name: What the text form calls it, in kebab-case.
         references: Papers it is made after.
+        exact: Whether outputs stay what they were, up to the order of additions.
     """
 
     name: ClassVar[str]
     references: ClassVar[tuple[str, ...]] = ()
+    exact: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_kinds(self)

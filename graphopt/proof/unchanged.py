@@ -25,7 +25,19 @@ def check_unchanged(program: Program, rewritten: Program, inputs: ExampleInputs 
     """
     chosen = inputs_of(program) if inputs is None else inputs
     with torch.no_grad():
-        before, after = outputs_of(program, chosen), outputs_of(rewritten, chosen)
+        return check_outputs(outputs_of(program, chosen), outputs_of(rewritten, chosen))
+
+
+def check_outputs(before: list[Tensor], after: list[Tensor]) -> Check:
+    """Compare outputs for the same inputs.
+
+    Args:
+        before: what the original gave.
+        after: what the rewritten one gave.
+
+    Raises:
+        VerificationError: an output moved by more than rounding, the largest error relative to the output's norm.
+    """
     errors = [_error(one, other) for one, other in zip(before, after, strict=True)]
     worst = max(errors, default=0.0)
     if not worst < _tolerance(before):
