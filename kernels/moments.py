@@ -18,7 +18,10 @@ from graphopt.kernels.launch import Choice, tuned
 MERGED = 8192
 """How many channels times pieces of the space one program merges at most."""
 
-ROWS = tuple(Choice((("block_c", 1), ("block_s", size)), num_warps=warps) for size, warps in ((1024, 4), (2048, 8)))
+ROWS = tuple(
+    Choice((("block_c", 1), ("block_s", length)), num_warps=warps)
+    for length, warps in ((1024, 4), (2048, 4), (4096, 4), (4096, 8))
+)
 """Tiles for tensors whose space is contiguous."""
 
 COLUMNS = tuple(Choice((("block_c", width), ("block_s", length))) for width, length in ((32, 64), (64, 32), (64, 64)))
@@ -123,7 +126,7 @@ def pieces_of(moments: Moments) -> tuple[int, int]:
 
 def pieces_block(first: Moments, second: Moments) -> int:
     """A power of two that holds the pieces of both."""
-    size: int = triton.next_power_of_2(max(first.values.shape[1], second.values.shape[1]))
+    size: int = triton.next_power_of_2(int(max(first.values.shape[1], second.values.shape[1])))
     return size
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
+from graphopt.kernels.gradients import differentiate_by
 from graphopt.kernels.language import jit, tl
 from graphopt.kernels.launch import Choice, on_device, tuned, uses_triton
 from graphopt.kernels.layout import refuse_layout, size_bytes
@@ -90,8 +91,8 @@ def relative_l1(value: Tensor, base: Tensor | None, stored: Tensor, threshold: f
     The distance is mean |stored - residual| / mean |stored|, 0-d in the dtype of `value`; a stored value of zeros
     alone gives infinity or NaN, and is never within. The threshold is compared in that dtype too. Sums are taken in
     float32 in two stages, in an order that depends on nothing but the number of elements. The unfused graph rounds
-    every difference and both means to the dtype; the kernel rounds the residual and the distance. There is no
-    gradient: a decision has none.
+    every difference and both means to the dtype; the kernel rounds the residual and the distance. Gradients are those
+    of the residual and of the distance: the decision has none.
 
     Args:
         value: the fresh value. All tensors have its shape, and for the kernel its dtype and strides.
@@ -105,6 +106,13 @@ def relative_l1(value: Tensor, base: Tensor | None, stored: Tensor, threshold: f
     present = [value, stored] if base is None else [value, stored, base]
     if not uses_triton(*present) or supports(value, base, stored, threshold) is not None:
         return reference(value, base, stored, threshold)
+    return _launch(value, base, stored, threshold)
+
+
+differentiate_by(relative_l1, reference)
+
+
+def _launch(value: Tensor, base: Tensor | None, stored: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
     count = value.numel()
     part = (count + PARTS * BLOCK - 1) // (PARTS * BLOCK) * BLOCK
     parts = (count + part - 1) // part

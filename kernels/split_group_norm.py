@@ -139,10 +139,14 @@ def supports(
             return f"the space of {name} does not lie in memory as one dimension"
     channels = fresh.shape[1] + cached.shape[1]
     for name, affine in (("weight", weight), ("bias", bias)):
-        if affine is not None and (affine.shape != (channels,) or affine.dtype not in DTYPES):
+        if affine is None:
+            continue
+        if affine.shape != (channels,) or affine.dtype not in DTYPES or not affine.is_contiguous():
             return (
-                f"{name} is {affine.dtype} of shape {[*affine.shape]}, not one number for each of {channels} channels"
+                f"{name} is {affine.dtype} {[*affine.shape]}, not a contiguous number for each of {channels} channels"
             )
+        if affine.device != fresh.device:
+            return f"{name} is on {affine.device} and fresh on {fresh.device}"
     return None if cached_statistics is None else _refuse_statistics(cached, cached_statistics)
 
 
@@ -180,15 +184,29 @@ def split_group_norm(
     x, y = strided(fresh), strided(cached)
     if x is None or y is None or not uses_triton(*present) or supports(*arguments) is not None:
         return reference(*arguments)
-    members, space = (fresh.shape[1] + cached.shape[1]) // groups, space_of(fresh)
-    with on_device(fresh):
-        found, known = channel_moments(x, y if cached_statistics is None else None, members)
-        if cached_statistics is not None:
-            known = Moments(cached_statistics.unsqueeze(1), space)
-        return _normalised(x, y, (found, known or found), members, weight, bias, eps, silu=silu)
+    return _launch(x, y, groups, weight, bias, eps, silu, cached_statistics)
 
 
 differentiate_by(split_group_norm, reference)
+
+
+def _launch(
+    x: Strided,
+    y: Strided,
+    groups: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    silu: bool,
+    statistics: Tensor | None,
+) -> Tensor:
+    """Launch the statistics of both halves at once, their merging where it wants a launch, and the norm."""
+    members = (x.tensor.shape[1] + y.tensor.shape[1]) // groups
+    with on_device(x.tensor):
+        found, known = channel_moments(x, y if statistics is None else None, members)
+        if statistics is not None:
+            known = Moments(statistics.unsqueeze(1), space_of(x.tensor))
+        return _normalised(x, y, (found, known or found), members, weight, bias, eps, silu=silu)
 
 
 def _normalised(
@@ -202,7 +220,6 @@ def _normalised(
     *,
     silu: bool,
 ) -> Tensor:
-    """Launch the second half: normalise both tensors into the concatenated layout."""
     space, widths = space_of(x.tensor), (x.tensor.shape[1], y.tensor.shape[1])
     rows = x.is_row and y.is_row
     merged = not rows or members > ONE_PASS or any(half.values.shape[1] > 1 for half in moments)
@@ -265,9 +282,9 @@ def _refuse_shapes(fresh: Tensor, cached: Tensor, groups: int) -> str | None:
 def _refuse_statistics(cached: Tensor, statistics: Tensor) -> str | None:
     shape = (cached.shape[0], cached.shape[1], 2)
     if tuple(statistics.shape) != shape or statistics.dtype != torch.float32 or not statistics.is_contiguous():
-        return (
-            f"the statistics are {statistics.dtype} of shape {[*statistics.shape]}, not contiguous float32 {[*shape]}"
-        )
+        return f"the statistics are {statistics.dtype} {[*statistics.shape]}, not contiguous torch.float32 {[*shape]}"
+    if statistics.device != cached.device:
+        return f"the statistics are on {statistics.device} and cached on {cached.device}"
     return None
 
 

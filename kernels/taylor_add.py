@@ -100,6 +100,13 @@ def taylor_add(base: Tensor | None, value: Tensor, differences: list[Tensor], el
     present = [value, *differences, elapsed] if base is None else [base, value, *differences, elapsed]
     if not uses_triton(*present) or supports(base, value, differences, elapsed) is not None:
         return reference(base, value, differences, elapsed)
+    return _launch(base, value, differences, elapsed)
+
+
+differentiate_by(taylor_add, reference)
+
+
+def _launch(base: Tensor | None, value: Tensor, differences: list[Tensor], elapsed: Tensor) -> Tensor:
     out = torch.empty_like(value)
     # Pointers that a launch does not read are still arguments of it.
     padded = [*differences, *[value] * (ORDERS - len(differences))]
@@ -116,9 +123,6 @@ def taylor_add(base: Tensor | None, value: Tensor, differences: list[Tensor], el
             has_base=base is not None,
         )
     return out
-
-
-differentiate_by(taylor_add, reference)
 
 
 def _bytes_before(base: Tensor | None, value: Tensor, differences: list[Tensor], elapsed: Tensor) -> int:
