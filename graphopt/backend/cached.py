@@ -97,6 +97,7 @@ class CachedPrograms:
         self._guard = guard
         self._places = places
         self._inner = inner
+        self._rewritten = False
         self._sessions: weakref.WeakKeyDictionary[CachedCalls, CacheSession] = weakref.WeakKeyDictionary()
 
     def holds(self, args: Sequence[Any]) -> bool:
@@ -111,11 +112,19 @@ class CachedPrograms:
         """Return what plays the schedule in a session."""
         if calls not in self._sessions:
             session = CacheSession(self._result)
-            if self._inner != "eager":
-                session.compile(backend=self._inner)
+            self._compile(session)
             calls.start(session)
             self._sessions[calls] = session
         return self._sessions[calls]
+
+    def _compile(self, session: CacheSession) -> None:
+        if self._inner == "eager":
+            return
+        # torch.compile never compiles code that torch.fx wrote while torch.compile was at work.
+        for program in () if self._rewritten else self._result.programs.values():
+            program.graph_module.recompile()
+        self._rewritten = True
+        session.compile(backend=self._inner)
 
 
 _ACTIVE: ContextVar[CachedCalls | None] = ContextVar("graphopt_cache_session", default=None)

@@ -8,13 +8,13 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
 from graphopt.backend.analysis import LOG, analyse
 from graphopt.backend.arrival import Arrival, Kind
 from graphopt.backend.cached import CachedPrograms, active_session
 from graphopt.backend.guard import TensorGuard
+from graphopt.backend.handing import compile_later
 from graphopt.backend.options import BackendOptions
 from graphopt.errors import GraphoptError
 
@@ -166,9 +166,7 @@ class CompiledGraph:
         return self._plain
 
     def _later(self, graph_module: fx.GraphModule) -> Call:
-        """Compile a graph at its first call: torch.compile that brought it is not at work any more."""
-        forward: Call = graph_module.forward
-        return forward if self._options.inner == "eager" else torch.compile(forward, backend=self._options.inner)
+        return compile_later(graph_module, self._options.inner)
 
     def _watched(self, args: Sequence[Any], variant: Variant) -> Variant:
         """Let a variant know what it reads, and have it let go once a parameter is gone; it keeps none alive."""

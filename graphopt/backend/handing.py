@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -48,6 +48,20 @@ def hand_on(arrival: Arrival, program: Program, original: Program) -> fx.GraphMo
     handed = assemble(graph, own, type(arrival.graph_module).__name__)
     _mark(handed, arrival.graph_module, own)
     return handed
+
+
+def compile_later(graph_module: fx.GraphModule, inner: str) -> Callable[..., Any]:
+    """Return a call that compiles a graph when it is first made, for when torch.compile is not at work any more.
+
+    Args:
+        graph_module: The graph.
+        inner: Backend that compiles it.
+    """
+    if inner == "eager":
+        return graph_module.forward
+    # torch.compile never compiles code that torch.fx wrote while torch.compile was at work.
+    graph_module.recompile()
+    return torch.compile(graph_module.forward, backend=inner)
 
 
 def _placeholder(graph: fx.Graph, node: fx.Node) -> fx.Node:

@@ -102,6 +102,4 @@ def _run(graph_module: fx.GraphModule, args: Sequence[Any]) -> list[Tensor]:
     numbers = [hint(arg) if isinstance(arg, torch.SymInt) else arg for arg in args]
     with torch.no_grad():
         copies = [arg.detach().clone() if isinstance(arg, Tensor) else arg for arg in numbers]
-        # Its code is not run: torch.compile would never again compile code that ran while it was at work.
-        outputs = fx.Interpreter(graph_module).run(*copies)
-    return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
+        return [leaf for leaf in pytree.tree_leaves(graph_module(*copies)) if isinstance(leaf, Tensor)]
