@@ -111,23 +111,18 @@ def merge_moments(first: Moments, second: Moments, widths: tuple[int, int], memb
         space: positions in space.
     """
     samples, groups = first.values.shape[0], sum(widths) // members
+    pieces = int(max(first.values.shape[1], second.values.shape[1]))
     found = first.values.new_empty((samples, groups, 2))
     wrap_triton(_merge)[(samples * groups,)](
-        first.values, second.values, found, groups, *widths, members, space, *pieces_of(first), *pieces_of(second),
-        block_m=triton.next_power_of_2(members), block_p=pieces_block(first, second),
+        first.values, second.values, found, groups, *widths, members, space, *_pieces(first), *_pieces(second),
+        block_m=triton.next_power_of_2(members), block_p=triton.next_power_of_2(pieces),
     )  # fmt: skip
     return found
 
 
-def pieces_of(moments: Moments) -> tuple[int, int]:
+def _pieces(moments: Moments) -> tuple[int, int]:
     """Number and length of the pieces."""
     return moments.values.shape[1], moments.piece
-
-
-def pieces_block(first: Moments, second: Moments) -> int:
-    """A power of two that holds the pieces of both."""
-    size: int = triton.next_power_of_2(int(max(first.values.shape[1], second.values.shape[1])))
-    return size
 
 
 @jit

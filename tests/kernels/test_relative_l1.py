@@ -46,6 +46,13 @@ def zeros(*shape: int, value: float, dtype: torch.dtype) -> tuple[Any, ...]:
     return torch.full(shape, value, dtype=dtype), None, torch.zeros(shape, dtype=dtype), 10.0
 
 
+def rounded(dtype: torch.dtype) -> tuple[Any, ...]:
+    """Arguments whose residual is what is stored once it is rounded to float16, and not before."""
+    given = arguments(9, dtype=dtype)
+    value, base = torch.full_like(given[0], 2048.0), torch.full_like(given[0], 0.5)
+    return value, base, value - base, 0.0
+
+
 def special(place: int, number: float, dtype: torch.dtype) -> tuple[Any, ...]:
     """Arguments with one number of one tensor that is none, or infinite."""
     given = arguments(3, 7, dtype=dtype)
@@ -64,6 +71,7 @@ CASES = {
     "channels last": lambda dtype: channels_last(arguments(2, 3, 4, 5, dtype=dtype)),
     "within": lambda dtype: arguments(99, threshold=0.2, dtype=dtype),
     "nothing moved": lambda dtype: arguments(99, based=False, threshold=0.0, drift=0.0, dtype=dtype),
+    "what the residual is rounded by": lambda dtype: rounded(dtype),
     "stored zeros": lambda dtype: zeros(5, value=1.0, dtype=dtype),
     "zeros alone": lambda dtype: zeros(5, value=0.0, dtype=dtype),
     "nan in value": lambda dtype: special(0, torch.nan, dtype),
@@ -279,6 +287,12 @@ class TestInterpreted:
         given, outcome = outcomes[case, dtype]
         assert outcome.launches == 2
         require_probe(outcome.outputs, given, require_close)
+
+    @pytest.mark.parametrize("dtype", FLOATS)
+    @pytest.mark.parametrize("case", ["nothing moved", "what the residual is rounded by"])
+    def test_what_is_stored_itself_is_at_no_distance(self, case: str, dtype: torch.dtype, outcomes: Any) -> None:
+        _, outcome = outcomes[case, dtype]
+        assert [output.item() for output in outcome.outputs[1:]] == [0.0, True]
 
     @pytest.mark.parametrize("dtype", FLOATS)
     @pytest.mark.parametrize("case", REFUSED)

@@ -1,13 +1,10 @@
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import onnxruntime
 import pytest
 import torch
-from torch import Tensor, nn
-from torch._functorch.aot_autograd import aot_export_module
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
@@ -147,56 +144,43 @@ class TestReference:
         torch.testing.assert_close(found[:, 2:] / found[0, 2, 0], (given[1] - centre) / (given[1][0, 0, 0] - centre))
 
 
+PLAIN = arguments((2, 6, 5, 7), 3, 3)
+EMPTY_SPACE = arguments((2, 6, 0, 7), 3, 3)
+REASONS = [
+    (PLAIN, None),
+    (arguments((2, 6, 5, 7), 3, 3, known=True, dtype=torch.bfloat16), None),
+    (halves(PLAIN, last), None),
+    (halves(PLAIN, sliced), None),
+    (halves(arguments((2, 6, 5), 3, 3), tokens), None),
+    (replaced(PLAIN, 3, torch.ones(9).half()), None),
+    (halves(PLAIN, Tensor.double), "fresh is torch.float64, which is none of float32, float16 and bfloat16"),
+    (replaced(PLAIN, 1, PLAIN[1].half()), "cached is torch.float16 and fresh is torch.float32"),
+    (
+        replaced(PLAIN, 1, torch.ones(2, 3, 7, 5)),
+        "fresh is [2, 6, 5, 7] and cached [2, 3, 7, 5], which differ in more than channels",
+    ),
+    (EMPTY_SPACE, "fresh is [2, 6, 0, 7] and cached [2, 3, 0, 7], of which one is empty"),
+    (arguments((2, 6, 5), 0, 3), "fresh is [2, 6, 5] and cached [2, 0, 5], of which one is empty"),
+    (replaced(PLAIN, 2, 4), "9 channels do not divide into 4 groups"),
+    (arguments((1, 8192, 1), 1, 1), "a group has 8193 channels, more than the 8192 that one program merges"),
+    (
+        replaced(PLAIN, 0, torch.ones(2, 6, 7, 5).transpose(2, 3)),
+        "the space of fresh does not lie in memory as one dimension",
+    ),
+    (
+        replaced(PLAIN, 3, torch.ones(8)),
+        "weight is torch.float32 [8], not a contiguous number for each of 9 channels",
+    ),
+    (replaced(PLAIN, 4, torch.ones(9, device="meta")), "bias is on meta and fresh on cpu"),
+    (
+        replaced(PLAIN, 7, torch.ones(2, 6, 2)),
+        "the statistics are torch.float32 [2, 6, 2], not contiguous torch.float32 [2, 3, 2]",
+    ),
+]
+
+
 class TestContract:
-    @pytest.mark.parametrize(
-        ("given", "reason"),
-        [
-            (arguments((2, 6, 5, 7), 3, 3), None),
-            (arguments((2, 6, 5, 7), 3, 3, known=True, dtype=torch.bfloat16), None),
-            (halves(arguments((2, 6, 5, 7), 3, 3), last), None),
-            (halves(arguments((2, 6, 5, 7), 3, 3), sliced), None),
-            (halves(arguments((2, 6, 5), 3, 3), tokens), None),
-            (replaced(arguments((2, 6, 5, 7), 3, 3), 3, torch.ones(9).half()), None),
-            (
-                arguments((2, 6, 5, 7), 3, 3, dtype=torch.float64),
-                "fresh is torch.float64, which is none of float32, float16 and bfloat16",
-            ),
-            (
-                replaced(arguments((2, 6, 5, 7), 3, 3), 1, torch.ones(2, 3, 5, 7).half()),
-                "cached is torch.float16 and fresh is torch.float32",
-            ),
-            (
-                replaced(arguments((2, 6, 5, 7), 3, 3), 1, torch.ones(2, 3, 7, 5)),
-                "fresh is [2, 6, 5, 7] and cached [2, 3, 7, 5], which differ in more than channels",
-            ),
-            (
-                arguments((2, 6, 0, 7), 3, 3),
-                "fresh is [2, 6, 0, 7] and cached [2, 3, 0, 7], of which one is empty",
-            ),
-            (
-                arguments((2, 6, 5, 7), 0, 3),
-                "fresh is [2, 6, 5, 7] and cached [2, 0, 5, 7], of which one is empty",
-            ),
-            (replaced(arguments((2, 6, 5, 7), 3, 3), 2, 4), "9 channels do not divide into 4 groups"),
-            (arguments((1, 8192, 1), 1, 1), "a group has 8193 channels, more than the 8192 that one program merges"),
-            (
-                replaced(arguments((2, 6, 5, 7), 3, 3), 0, torch.ones(2, 6, 7, 5).transpose(2, 3)),
-                "the space of fresh does not lie in memory as one dimension",
-            ),
-            (
-                replaced(arguments((2, 6, 5, 7), 3, 3), 3, torch.ones(8)),
-                "weight is torch.float32 [8], not a contiguous number for each of 9 channels",
-            ),
-            (
-                replaced(arguments((2, 6, 5, 7), 3, 3), 4, torch.ones(9, device="meta")),
-                "bias is on meta and fresh on cpu",
-            ),
-            (
-                replaced(arguments((2, 6, 5, 7), 3, 3), 7, torch.ones(2, 6, 2)),
-                "the statistics are torch.float32 [2, 6, 2], not contiguous torch.float32 [2, 3, 2]",
-            ),
-        ],
-    )
+    @pytest.mark.parametrize(("given", "reason"), REASONS)
     def test_supports(self, given: tuple[Any, ...], reason: str | None) -> None:
         assert KERNEL.supports(*given) == reason
 
@@ -225,37 +209,6 @@ class TestContract:
         assert KERNEL.bytes_after(*given) == after * channel
 
 
-class UpBlock(nn.Module):
-    """The head of a U-Net's block behind a skip concatenation."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm = nn.GroupNorm(3, 9)
-        self.conv = nn.Conv2d(9, 4, 3, padding=1)
-
-    def forward(self, fresh: Tensor, cached: Tensor) -> Tensor:
-        op = torch.ops.graphopt.split_group_norm
-        found: Tensor = self.conv(op(fresh, cached, 3, self.norm.weight, self.norm.bias, 1e-5, True))
-        return found
-
-
-class Outputs(UpBlock):
-    """The same with its output in a tuple, as tracing wants it."""
-
-    def forward(self, *given: Tensor) -> Any:
-        return (super().forward(*given),)
-
-
-def inputs(batch: int, side: int) -> tuple[Tensor, Tensor]:
-    return torch.randn(batch, 6, side, side), torch.randn(batch, 3, side, side)
-
-
-def exported() -> tuple[UpBlock, torch.export.ExportedProgram]:
-    model = UpBlock().eval()
-    axes = {0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
-    return model, torch.export.export(model, inputs(2, 5), dynamic_shapes=(axes, axes), strict=False)
-
-
 class TestOperator:
     @pytest.mark.parametrize("gradient", [False, True])
     @pytest.mark.parametrize("known", [False, True])
@@ -275,32 +228,6 @@ class TestOperator:
         seed = torch.randn_like(found)
         wanted = torch.autograd.grad(KERNEL.op(*given), leaves, seed)
         torch.testing.assert_close(torch.autograd.grad(found, leaves, seed), wanted)
-
-    def test_export_keeps_the_operator(self) -> None:
-        model, program = exported()
-        assert [node.target for node in program.graph.nodes].count(KERNEL.op) == 1
-        given = inputs(3, 7)
-        assert torch.equal(program.module()(*given), model(*given))
-
-    @pytest.mark.slow
-    def test_inductor(self) -> None:
-        model = UpBlock().eval()
-        compiled = torch.compile(model, fullgraph=True)
-        for batch, side in ((2, 5), (3, 7)):
-            given = inputs(batch, side)
-            torch.testing.assert_close(compiled(*given), model(*given), rtol=1e-5, atol=1e-5)
-
-    @pytest.mark.slow
-    def test_onnx_runtime(self, tmp_path: Path) -> None:
-        model, program = exported()
-        plain = program.run_decompositions({KERNEL.op: KERNEL.reference})
-        torch.onnx.export(plain, f=tmp_path / "up.onnx", dynamo=True, verbose=False)
-        session = onnxruntime.InferenceSession(tmp_path / "up.onnx", providers=["CPUExecutionProvider"])
-        for batch, side in ((2, 5), (3, 7)):
-            given = inputs(batch, side)
-            feeds = {entry.name: tensor.numpy() for entry, tensor in zip(session.get_inputs(), given, strict=True)}
-            found = torch.from_numpy(session.run(None, feeds)[0])
-            torch.testing.assert_close(found, model(*given).detach(), rtol=1e-5, atol=1e-5)
 
 
 def compiled_both(compiled: Any, given: tuple[Any, ...]) -> list[Any]:
@@ -341,12 +268,6 @@ class TestLaunches:
         assert statistics.arguments["y_width"] == 0
         assert statistics.grid == (8, 1)
         assert norm.grid == (32,)
-
-    def test_tracing_sees_them_and_what_they_write(self, monkeypatch: pytest.MonkeyPatch, gpu_target: None) -> None:
-        monkeypatch.setattr(module, "uses_triton", lambda *tensors: True)
-        traced, _ = aot_export_module(Outputs().eval(), inputs(2, 5), trace_joint=False)
-        launches = [node for node in traced.graph.nodes if "triton_kernel_wrapper" in str(node.target)]
-        assert [node.kwargs["tensors_to_clone"] for node in launches] == [["x_out", "y_out"], ["out"]]
 
 
 def far_out(dtype: torch.dtype) -> tuple[Any, ...]:
