@@ -167,6 +167,7 @@ class Schedule:
             changed; by id. They fill slots that the programs of every step read.
         timestep: the input of the model that tells the timestep, by the name of its placeholder; None where no program
             and no policy asks.
+        fused: kernels that the programs which read slots call, by name, instead of the operators that they stand for.
     """
 
     slots: Mapping[str, Slot] = field(default_factory=dict)
@@ -175,6 +176,7 @@ class Schedule:
     last_full: bool = False
     hoisted: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     timestep: str | None = None
+    fused: tuple[str, ...] = ()
 
     def inputs(self, program: str) -> tuple[str, ...]:
         """Names of the extra keyword inputs of a program."""
@@ -214,7 +216,9 @@ class Schedule:
         """Tell whether this schedule still does all that an earlier one did: same cuts, same programs at same steps."""
         lasting = {name: slot for name, slot in earlier.slots.items() if slot.lasting}
         same_slots = all(self.slots.get(name) == slot for name, slot in lasting.items())
-        return same_slots and self.policy == earlier.policy and earlier.programs.keys() <= self.programs.keys()
+        same_kernels = set(earlier.fused) <= set(self.fused)
+        same_programs = self.policy == earlier.policy and earlier.programs.keys() <= self.programs.keys()
+        return same_slots and same_kernels and same_programs
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -226,6 +230,7 @@ class Schedule:
             "last_full": self.last_full,
             "hoisted": _plain(self.hoisted),
             "timestep": self.timestep,
+            "fused": list(self.fused),
         }
 
     @classmethod
@@ -241,7 +246,15 @@ class Schedule:
             slots = {name: _slot_from_dict(item) for name, item in data["slots"].items()}
             programs = {name: StepProgram(**_frozen(item)) for name, item in data["programs"].items()}
             hoisted = _frozen(data["hoisted"])
-            made = cls(slots, programs, kind(**_frozen(policy)), bool(data["last_full"]), hoisted, data["timestep"])
+            made = cls(
+                slots,
+                programs,
+                kind(**_frozen(policy)),
+                bool(data["last_full"]),
+                hoisted,
+                data["timestep"],
+                tuple(map(str, data.get("fused", ()))),  # plans of before there were kernels
+            )
             made._require_whole()
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PlanError(f"the schedule is damaged: {type(error).__name__} at {error}; write it again") from error

@@ -99,6 +99,7 @@ PASS_TABLE = PassTable(
         ("deepcache", "graphopt.passes.caching.deepcache:DeepCache"),
         ("dip-go", "graphopt.passes.caching.tables:DipGo"),
         ("first-block", "graphopt.passes.caching.first_block:FirstBlock"),
+        ("fuse-cached-blocks", "graphopt.passes.caching.fuse:FuseCachedBlocks"),
         ("hoist-invariants", "graphopt.passes.caching.hoist:HoistInvariants"),
         ("insert-cache", "graphopt.passes.caching.insert:InsertCache"),
         ("l2c", "graphopt.passes.caching.tables:LearningToCache"),

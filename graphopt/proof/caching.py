@@ -13,6 +13,7 @@ from graphopt.errors import VerificationError
 from graphopt.program import Program
 from graphopt.proof.check import Check, equal, inputs_of, outputs_of
 from graphopt.proof.comparison import TOLERANCE
+from graphopt.proof.fusing import check_fused
 from graphopt.rewrite.extras import extra_inputs
 from graphopt.rewrite.stepping import step_programs
 from graphopt.running import run_apart
@@ -46,9 +47,11 @@ def check_programs(program: Program, schedule: Schedule, programs: Mapping[str, 
         if step.returns and name != FULL:
             errors[name] = _same_step(programs[name], schedule, name, held, whole)
     worst = max(errors.values(), default=0.0)
+    fused = (check_fused(program, schedule, programs, held),) if schedule.fused else ()
     return (
         Check("identity of full steps", 0.0, "the full program's outputs are bit-equal to the program's"),
         Check("same step", worst, f"{', '.join(errors)}: fed with what the same step fills, as the program"),
+        *fused,
         _replay(program, schedule, programs),
     )
 

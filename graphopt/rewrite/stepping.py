@@ -13,6 +13,7 @@ from graphopt.cuts import Cut
 from graphopt.errors import PlanError
 from graphopt.program import Program
 from graphopt.rewrite.cutting import lost_inputs, step_program
+from graphopt.rewrite.fusing.programs import fuse
 from graphopt.rewrite.pushing import find_part
 from graphopt.running import run_apart
 from graphopt.schedule import (
@@ -51,6 +52,8 @@ def step_programs(program: Program, schedule: Schedule, *, allow_dead: Collectio
     made: dict[str, Program] = {}
     for name in (*schedule.hoisted, *(one for one in schedule.programs if one not in schedule.hoisted)):
         made[name] = step_program(program, schedule, name, known)
+        if schedule.fused:
+            made[name] = fuse(made[name], schedule, name, schedule.fused).program
         if len(made) < len(schedule.programs):
             known |= _filled(schedule, made[name])
     _require_inputs(program, schedule, made, allow_dead)

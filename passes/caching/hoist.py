@@ -19,6 +19,7 @@ from graphopt.passes.caching.insertion import insert
 from graphopt.passes.caching.trunk import timestep_input
 from graphopt.program import Program
 from graphopt.regions import SampleFlow, input_classes
+from graphopt.rewrite.fusing.scales import with_plain_scales
 from graphopt.rewrite.stepping import trimmed
 from graphopt.running import run_apart
 from graphopt.schedule import FULL, Every, Schedule, Slot, StepProgram
@@ -63,7 +64,7 @@ class HoistInvariants(Pass):
                 f"{self.name}: everything that {program.source.class_name} computes depends on {sample}; nothing can "
                 "leave the loop over steps"
             )
-        schedule = trimmed(program, schedule)
+        schedule = with_plain_scales(program, schedule) if schedule.fused else trimmed(program, schedule)
         result = insert(self, program, schedule, allow_dead=("*",))
         return replace(result, report=replace(result.report, notes=(*_savings(result), *result.report.notes)))
 
