@@ -14,14 +14,14 @@ from graphopt.dependency.leaf_masks import (
     along,
     joined,
     limited,
+    nothing,
     only,
     projected,
     restricted,
     union,
 )
-from graphopt.dependency.leaf_masks import nothing as nothing_in
 from graphopt.dependency.support import Support
-from graphopt.dependency.terms import Dim, Leaf, leaves
+from graphopt.dependency.terms import Leaf, leaves
 
 
 class Demand:
@@ -52,7 +52,7 @@ class Demand:
             self.need[node] = {}
             self._read_all(node)
             return
-        if node not in self.need or nothing_in(self.need[node]):
+        if node not in self.need or nothing(self._support.tensor_dims(node), self.need[node]):
             return
         source = self._analysis.sources.get(node)
         if source is not None:
@@ -129,7 +129,10 @@ class Demand:
     def _coupled(self, node: fx.Node) -> set[Leaf]:
         """Axes that the operator sums or runs a statistic over."""
         facts, resolve = self._analysis.facts, self._analysis.algebra.resolve
-        dims = [dim for _, _, dim in facts.contractions.get(node, ())] + [*facts.statistics.get(node, ()), *facts.mixes.get(node, ())]
+        dims = [dim for _, _, dim in facts.contractions.get(node, ())] + [
+            *facts.statistics.get(node, ()),
+            *facts.mixes.get(node, ()),
+        ]
         dims += [self._support.dims(item)[axis] for pair in facts.pairs.get(node, ()) for item, axis in pair]
         return {leaf for dim in dims for leaf in leaves(resolve(dim))}
 
@@ -152,11 +155,8 @@ class Demand:
 
     def _lone(self, operand: fx.Node) -> list[Leaf]:
         """Axes that lie on a value once."""
-        held = [leaf for dim in self._tensor_dims(operand) for leaf in leaves(dim)]
+        held = [leaf for dim in self._support.tensor_dims(operand) for leaf in leaves(dim)]
         return [leaf for leaf in held if held.count(leaf) == 1]
-
-    def _tensor_dims(self, node: fx.Node) -> list[Dim]:
-        return self._support.dims(node) if isinstance(node.meta.get("val"), Tensor) else []
 
     def _is_multiplied_by_nothing(self, node: fx.Node, operand: fx.Node) -> bool:
         """Whether another factor is zero everywhere."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from graphopt.dependency.placement import BoolArray, Masks, kept_mask, occurrences
-from graphopt.dependency.terms import Dim, Leaf
+from graphopt.dependency.terms import Dim, Leaf, leaves
 
 LeafMasks: TypeAlias = dict[Leaf, BoolArray]
 """A mask for each axis; an axis without one is true everywhere."""
@@ -79,6 +79,8 @@ def only(masks: LeafMasks, leaves: Iterable[Leaf]) -> LeafMasks:
     return {leaf: masks[leaf] for leaf in leaves if leaf in masks}
 
 
-def nothing(masks: LeafMasks) -> bool:
-    """Whether a mask is false everywhere, so that nothing of the value is left."""
-    return any(not np.any(mask) for mask in masks.values())
+def nothing(dims: Sequence[Dim], masks: LeafMasks) -> bool:
+    """Whether the masks leave no index of some resolved dimension, so that nothing of the value is left."""
+    if all(np.any(mask) for mask in masks.values()):
+        return False
+    return any(not np.any(kept_mask(dim, masks)) for dim in dims if masks.keys() & set(leaves(dim)))

@@ -53,7 +53,7 @@ class Support:
         self.void: set[fx.Node] = set()
         for node in analysis.order:
             self.may[node] = self._visit(node)
-            if nothing(self.may[node]) or self._is_void(node):
+            if nothing(self.tensor_dims(node), self.may[node]) or self._is_void(node):
                 self.void.add(node)
             self._write(node)
 
@@ -68,6 +68,10 @@ class Support:
     def dims(self, node: fx.Node) -> list[Dim]:
         """The dimensions of a tensor."""
         return [self._analysis.algebra.resolve(dim) for dim in self._analysis.facts.dims[node]]
+
+    def tensor_dims(self, node: fx.Node) -> list[Dim]:
+        """The dimensions of a value that is one tensor; none of any other."""
+        return self.dims(node) if isinstance(node.meta.get("val"), Tensor) else []
 
     def kind(self, node: fx.Node) -> Zeros:
         """How zeros travel through an operator."""
