@@ -13,6 +13,9 @@ from torch import Tensor, fx, nn
 OWNED = re.compile(r"(?:\.|^)_(?:modules|parameters|buffers)\['([^']+)'\]")
 """A step of a source text that leads into a module."""
 
+OWNER = re.compile(r"_(?:parameters|buffers)\['[^']+'\]$")
+"""The last step of a source text that leads to a parameter or buffer; a tensor may be a plain attribute too."""
+
 WORD = re.compile(r"[A-Za-z_]\w*")
 
 
@@ -110,7 +113,7 @@ def _kind(node: fx.Node, source: str) -> Kind:
     if not isinstance(node.meta.get("example_value"), Tensor):
         return Kind.NUMBER
     marked = "_dynamo_static_input_type" in (node.meta.get("tensor_dict") or {})
-    return Kind.STATIC if marked and OWNED.search(source) else Kind.TENSOR
+    return Kind.STATIC if marked and OWNER.search(source) else Kind.TENSOR
 
 
 def _root(source: str) -> str:

@@ -145,6 +145,7 @@ class CompiledGraph:
         if made.cached is not None:
             cached = CachedPrograms(made.cached, guard, made.inputs, self._options.inner)
         if made.graph_module is None:
+            LOG.debug("%s: nothing was proved dead", self._arrival)
             return self._watched(args, Variant(self._unguarded(compile_graph), cached=cached))
         LOG.info("%s was rewritten:\n%s", self._arrival, made.report)
         return self._watched(args, Variant(compile_graph(made.graph_module), guard, cached))

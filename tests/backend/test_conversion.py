@@ -97,3 +97,23 @@ def test_the_weights_are_the_users() -> None:
     for name, tensor in model.named_parameters():
         assert program.parameters[name].data_ptr() == tensor.data_ptr()
         assert program.parameters[name] is not tensor
+
+
+def test_a_plain_attribute_is_an_input() -> None:
+    class Holding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(4, 3)
+            self.inner.table = torch.ones(3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x) + self.inner.table
+
+    [(arrival, program)] = arrivals(Holding(), (row(),))
+    assert {place.name: place.kind for place in arrival.places} == {
+        "inner.weight": Kind.STATIC,
+        "inner.bias": Kind.STATIC,
+        "x": Kind.TENSOR,
+        "table": Kind.TENSOR,
+    }
+    assert set(program.parameters) == {"inner.weight", "inner.bias"}
