@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
 
+import torch
+
 from graphopt.backend.guard import TensorGuard
 from graphopt.pass_manager import Result
 from graphopt.runtime import CacheSession, Decision
@@ -71,7 +73,7 @@ class CachedCalls:
         """
         programs = graph.cached(args)
         session = programs.session_of(self)
-        with session.branch(self._branch):
+        with session.branch(self._branch), torch.no_grad():
             output = session(*programs.inputs(args))
         self.decisions.append(session.decisions[-1])
         return output

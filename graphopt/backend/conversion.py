@@ -38,7 +38,7 @@ def convert(arrival: Arrival, args: Sequence[Any]) -> Program:
         args: One argument for each placeholder.
 
     Raises:
-        CaptureError: The graph switches autocast or gradients, or holds a constant without numbers.
+        CaptureError: The graph switches autocast, or holds a constant without numbers.
     """
     traced = _traced(arrival)
     graph = traced.graph
@@ -79,24 +79,21 @@ def _traced(arrival: Arrival) -> fx.GraphModule:
 
 
 def _without_switches(arrival: Arrival) -> fx.GraphModule:
-    """The graph without switches that switch nothing: gradients are off, and autocast goes off where it is off.
+    """The graph without switches that change nothing: no output has gradients, and autocast goes off where it is off.
 
     Raises:
-        CaptureError: One of them does something.
+        CaptureError: One of autocast changes something.
     """
-    trainable = any(isinstance(fake, Tensor) and fake.requires_grad for fake in arrival.fakes())
     copied = fx.GraphModule(arrival.graph_module, copy_nodes(arrival.graph_module.graph))
     for node in reversed(list(copied.graph.nodes)):
         if node.target in (*GRADIENT_SWITCHES, *AUTOCAST_SWITCHES):
-            _require_idle(node, trainable=trainable)
+            _require_idle(node)
             copied.graph.erase_node(node)
     copied.recompile()
     return copied
 
 
-def _require_idle(node: fx.Node, *, trainable: bool) -> None:
-    if node.target in GRADIENT_SWITCHES and node.args[0] and trainable:
-        raise CaptureError("the graph switches gradients on; call the model under torch.no_grad() as a whole")
+def _require_idle(node: fx.Node) -> None:
     if node.target is not AUTOCAST_SWITCHES[0]:
         return
     device, _, enabled, *_ = node.args

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from graphopt.backend.analysis import LOG
 from graphopt.backend.arrival import Kind, read_arrival
 from graphopt.backend.cached import active_session
 from graphopt.backend.compiled import CompiledGraph, forget_all
@@ -40,11 +41,12 @@ def graphopt_backend(
     chosen = read_options(options, mode)
     compile_graph: Callable[..., Any] = torch._dynamo.lookup_backend(chosen.inner)
     arrival = read_arrival(graph_module)
-    gradients = needs_gradients(example_inputs)
+    gradients = needs_gradients(graph_module, example_inputs)
     if gradients and chosen.skip:
         raise GraphoptError("option skip is for models that run only, found one with gradients; call it under no_grad")
     if not gradients and (arrival.positions(Kind.STATIC) or chosen.explicit):
         return CompiledGraph(arrival, chosen, example_inputs, lambda graph: compile_graph(graph, example_inputs))
+    LOG.debug("%s runs as it is: %s", arrival, "gradients are wanted" if gradients else "it reads no parameter")
     call = compile_graph(graph_module, example_inputs)
     return _outside_sessions(call) if gradients and chosen.cache is not None else call
 

@@ -24,7 +24,8 @@ def hand_on(arrival: Arrival, program: Program, original: Program) -> fx.GraphMo
     """Write a program as a graph that is called like the one that arrived.
 
     It has the same placeholders. Parameters and buffers that are as they were are read from theirs; those that were
-    sliced or computed are its own, as buffers, so that nothing but them is held.
+    sliced or computed are its own, as buffers, so that nothing but them is held. As none of its outputs has gradients,
+    it switches them off where they are on.
 
     Args:
         arrival: The graph that arrived.
@@ -33,6 +34,9 @@ def hand_on(arrival: Arrival, program: Program, original: Program) -> fx.GraphMo
     """
     graph = fx.Graph()
     places = {place.name: _placeholder(graph, place.node) for place in arrival.places}
+    gradients = torch.is_grad_enabled()
+    if gradients:
+        graph.call_function(torch._C._set_grad_enabled, (False,))
     kept = _kept(program, original) & {place.name for place in arrival.places if place.kind is Kind.STATIC}
     copied = copy_graph(program.graph_module)
     nodes: dict[fx.Node, fx.Node] = {}
@@ -45,6 +49,9 @@ def hand_on(arrival: Arrival, program: Program, original: Program) -> fx.GraphMo
         else:
             nodes[node] = graph.node_copy(node, nodes.__getitem__)
             _forget(nodes[node])
+    if gradients:
+        with graph.inserting_before(graph.output_node()):
+            graph.call_function(torch._C._set_grad_enabled, (True,))
     handed = assemble(graph, own, type(arrival.graph_module).__name__)
     _mark(handed, arrival.graph_module, own)
     return handed

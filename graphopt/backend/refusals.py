@@ -22,9 +22,17 @@ TRAINED_NORMS = {aten.batch_norm: ("training", "running_mean"), aten.instance_no
 """Norms that write to their running statistics without saying so, and when they do."""
 
 
-def needs_gradients(args: Sequence[Any]) -> bool:
-    """Tell whether autograd may want to go through the graph."""
-    return torch.is_grad_enabled() and any(isinstance(arg, Tensor) and arg.requires_grad for arg in args)
+def needs_gradients(graph_module: fx.GraphModule, args: Sequence[Any]) -> bool:
+    """Tell whether autograd may want to go through a graph: whether one of its outputs asks for gradients.
+
+    Args:
+        graph_module: The graph.
+        args: One argument for each placeholder.
+    """
+    outputs = [node.meta.get("example_value") for node in graph_module.graph.output_node().all_input_nodes]
+    if any(value is None for value in outputs):
+        return torch.is_grad_enabled() and any(isinstance(arg, Tensor) and arg.requires_grad for arg in args)
+    return any(isinstance(value, Tensor) and value.requires_grad for value in outputs)
 
 
 def refused_arguments(arrival: Arrival, args: Sequence[Any]) -> str | None:

@@ -98,8 +98,7 @@ def _cache(program: Program, options: BackendOptions) -> Result | None:
 
 
 def _run(graph_module: fx.GraphModule, args: Sequence[Any]) -> list[Tensor]:
-    """The tensors that a graph gives, run on copies and with sizes as they are on the example."""
+    """The tensors that a graph gives with sizes as they are on the example; it writes to none of its arguments."""
     numbers = [hint(arg) if isinstance(arg, torch.SymInt) else arg for arg in args]
     with torch.no_grad():
-        copies = [arg.detach().clone() if isinstance(arg, Tensor) else arg for arg in numbers]
-        return [leaf for leaf in pytree.tree_leaves(graph_module(*copies)) if isinstance(leaf, Tensor)]
+        return [leaf for leaf in pytree.tree_leaves(graph_module(*numbers)) if isinstance(leaf, Tensor)]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from backend.models import Recorder, perceptron, row
-from caching.tiny import images, skips, stack, tokens
+from caching.tiny import Skips, images, skips, stack, tokens
 from torch import Tensor, nn
 
 import graphopt
@@ -158,6 +158,21 @@ def test_gradients_inside_a_session() -> None:
     assert model.head.weight.grad is not None
     with graphopt.cache_session(), pytest.raises(GraphoptError, match=r"under torch.no_grad\(\)"):
         fast(*images())
+
+
+def test_steps_of_a_model_without_gradients_of_its_own() -> None:
+    class Frozen(Skips):
+        @torch.no_grad()
+        def forward(self, *args: Tensor) -> Tensor:
+            return super().forward(*args)
+
+    model = Frozen().eval()
+    model.load_state_dict(skips().state_dict())
+    fast = compiled(model)
+    with graphopt.cache_session() as session:
+        outputs = [fast(*images(step)) for step in range(2)]
+    assert [one.program for one in session.decisions] == ["full", "cached"]
+    assert not any(output.requires_grad for output in outputs)
 
 
 @pytest.mark.parametrize(

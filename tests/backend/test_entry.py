@@ -64,6 +64,21 @@ def test_dead_channels_go_and_the_numbers_stay(recorder: Recorder) -> None:
     assert not any("head" in name for name in dict(graph.named_buffers()))
 
 
+@pytest.mark.parametrize("inner", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_gradients_that_nothing_asks_for(inner: str) -> None:
+    class Frozen(Perceptron):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                return super().forward(x)
+
+    model = Frozen()
+    model.load_state_dict(perceptron().state_dict())
+    found = torch.compile(model, backend="graphopt", options={"inner": inner})(row())
+    assert not found.requires_grad
+    torch.testing.assert_close(found, model(row()))
+    assert torch.is_grad_enabled()
+
+
 @pytest.mark.parametrize("inner", ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_inner_backends(inner: str) -> None:
@@ -230,6 +245,24 @@ def test_gradients_of_an_input_are_left_alone(recorder: Recorder) -> None:
     with torch.no_grad():
         compiled(model)(image())
     assert list(recorder.graphs[-1].buffers())
+
+
+def test_a_forward_that_switches_gradients_off(recorder: Recorder) -> None:
+    class Frozen(Perceptron):
+        @torch.no_grad()
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x)
+
+    model = Frozen()
+    model.load_state_dict(perceptron().state_dict())
+    fast = compiled(model)
+    for _ in range(2):
+        found = fast(row())
+        assert torch.is_grad_enabled()
+        assert not found.requires_grad
+        torch.testing.assert_close(found, model(row()))
+        model.second.bias.data = torch.ones(3)
+    assert recorder.channels == [[3, 4, 4], []]
 
 
 @torch.no_grad()

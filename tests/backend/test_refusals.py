@@ -71,7 +71,7 @@ CASES: list[tuple[type[Perceptron], str]] = [
     (Noisy, "randn_like draws random numbers at "),
     (Dropping, "dropout draws random numbers at "),
     (Normed, "batch_norm updates its running statistics at "),
-    (Learning, "the graph switches gradients on"),
+    (Learning, "gradients are wanted"),
 ]
 
 
