@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
 import onnx
 import pytest
 import torch
+from caching.normed import PREDICTED, Normed, normed_program
 from caching.tiny import skips_program, stack_program
 from peers.compiling import Attempt, Call, attempt_compile, attempt_export
 from peers.sampling import Run, sample, scheduler_of
 from peers.subjects import DIT, FLUX, PIXART, UNET, normal, randomise_
-from torch import Tensor, nn
 
 import graphopt
 from graphopt.errors import PreconditionError, SpecError, VerificationError
@@ -31,7 +34,6 @@ ROUNDING = 1e-5
 RATIOS = ",".join(map(str, [1.0] + [1.01] * 10 + [0.99] * 9))
 ROUTER = ",".join(["00000000", "01101101"] * 10)
 GATES = ",".join((["0000", "0110", "1011"] * 7)[:20])
-TINY = "insert-cache{cuts=[linear_2],schedule=uniform:3,predictor=linear,allow_dead=[*]}"
 EVERYWHERE = "insert-cache{cuts=[branch.*],schedule=uniform:3,predictor=linear,allow_dead=[*]}"
 
 CASES: dict[tuple[str, str], dict[str, str]] = {
@@ -47,38 +49,14 @@ CASES: dict[tuple[str, str], dict[str, str]] = {
     },
     ("dit", "taylorseer{interval=3,order=2,warm_up=2}"): {"cached": "4 taylor_add, 4 cached_apply"},
     ("flux", "taylorseer{interval=3,order=1}"): {"cached": "7 taylor_add, 4 cached_apply"},
-    ("normed", TINY): {"cached": "1 taylor_add, 1 cached_apply"},
+    ("normed", PREDICTED): {"cached": "1 taylor_add, 1 cached_apply"},
     ("dit", EVERYWHERE): {"cached": "8 taylor_add, 1 cached_apply"},
     ("dit", f"mag-cache{{ratios=[{RATIOS}]}}"): {"cached": "1 stack_apply"},
     ("pixart", "pab{cross_attention=3}"): {"cached-0": "4 cached_apply", "cached-1": "4 cached_apply"},
     ("dit", f"l2c{{table=[{ROUTER}]}}"): {"cached": "3 cached_apply"},
     ("dit", f"dip-go{{table=[{GATES}]}}"): {"cached-0": "1 cached_apply", "cached-1": "2 cached_apply"},
 }
-QUICK = [("dit", "first-block{threshold=0.8}"), ("normed", TINY)]
-
-
-class Normed(nn.Module):
-    """Two gated sub-layers with modulated norms before them, and a head."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.time = nn.ModuleList(nn.Linear(8, 48) for _ in range(2))
-        self.layers = nn.ModuleList(nn.Linear(16, 16) for _ in range(2))
-        self.entry, self.norm, self.head = nn.Linear(4, 16), nn.LayerNorm(16), nn.Linear(16, 4)
-
-    def forward(self, sample: Tensor, time: Tensor) -> Tensor:
-        hidden = self.entry(sample)
-        for layer, modulation in zip(self.layers, self.time, strict=True):
-            gate, scale, shift = modulation(time)[:, None].chunk(3, -1)
-            hidden = hidden + gate * layer(self.norm(hidden) * (1 + scale) + shift)
-        return self.head(self.norm(hidden))
-
-
-@cache
-def normed_program() -> graphopt.Program:
-    torch.manual_seed(0)
-    model = Normed().eval().requires_grad_(False)
-    return graphopt.capture(model, (torch.randn(2, 5, 4), torch.randn(2, 8)))
+QUICK = [("dit", "first-block{threshold=0.8}"), ("normed", PREDICTED)]
 
 
 @cache
@@ -170,10 +148,10 @@ def test_hoisting_before_or_behind(name: str, passes: str, order: str) -> None:
 
 @pytest.mark.parametrize("order", ["hoist-invariants,fuse-cached-blocks", "fuse-cached-blocks,hoist-invariants"])
 def test_hoisted_scales_are_handed_on_without_their_one(order: str) -> None:
-    fused = result_of("normed", f"{TINY},{order}")
+    fused = result_of("normed", f"{PREDICTED},{order}")
     text = str(fused.programs["cached"])
     assert "%fixed_5, %fixed_4, 'layer', 1e-05)" in text
-    require_same("normed", fused, result_of("normed", TINY))
+    require_same("normed", fused, result_of("normed", PREDICTED))
 
 
 @pytest.mark.slow
@@ -250,32 +228,32 @@ def test_models_without_norms_get_a_note() -> None:
 
 
 def test_only_the_kernels_that_were_asked_for() -> None:
-    fused = result_of("normed", f"{TINY},fuse-cached-blocks{{kernels=[cached_apply]}}")
+    fused = result_of("normed", f"{PREDICTED},fuse-cached-blocks{{kernels=[cached_apply]}}")
     assert counts(fused) == {"cached": "1 cached_apply"}
     assert fused.schedule is not None
     assert fused.schedule.fused == ("cached_apply",)
-    require_same("normed", fused, result_of("normed", TINY))
+    require_same("normed", fused, result_of("normed", PREDICTED))
 
 
 @pytest.mark.parametrize(
     ("passes", "error", "text"),
     [
         ("fuse-cached-blocks", PreconditionError, r"no caching pass ran before it.*deepcache\{interval=3\},fuse"),
-        (f"{TINY},fuse-cached-blocks,fuse-cached-blocks", PreconditionError, "fused before; name the pass once"),
+        (f"{PREDICTED},fuse-cached-blocks,fuse-cached-blocks", PreconditionError, "fused before; name the pass once"),
         ("fuse-cached-blocks{kernels=[layer_norm]}", SpecError, "wanted some of cached_apply, stack_apply"),
         ("fuse-cached-blocks{kernels=[]}", SpecError, "wanted some of cached_apply"),
-        (f"{TINY},fuse-cached-blocks,{TINY}", PreconditionError, "made a schedule of its own"),
+        (f"{PREDICTED},fuse-cached-blocks,{PREDICTED}", PreconditionError, "made a schedule of its own"),
     ],
 )
 def test_wrong_orders_and_options(passes: str, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
-        graphopt.Pipeline(passes).run(normed_program() if TINY in passes else skips_program())
+        graphopt.Pipeline(passes).run(program_of("normed") if PREDICTED in passes else skips_program())
 
 
 # ------------------------------------------------------------------ what can be done with the result
 
 KEPT = [
-    ("normed", f"{TINY},fuse-cached-blocks"),
+    ("normed", f"{PREDICTED},fuse-cached-blocks"),
     pytest.param("flux", "taylorseer{interval=3,order=1},fuse-cached-blocks", marks=pytest.mark.slow),
     pytest.param("unet", "deepcache{interval=3},fuse-cached-blocks", marks=pytest.mark.slow),
     pytest.param("dit", "first-block{threshold=0.8},hoist-invariants,fuse-cached-blocks", marks=pytest.mark.slow),
@@ -323,7 +301,7 @@ def test_programs_compile_and_export(name: str, passes: str) -> None:
 
 
 def test_a_module_of_the_result_is_the_model_without_cache() -> None:
-    fused = result_of("normed", f"{TINY},fuse-cached-blocks")
+    fused = result_of("normed", f"{PREDICTED},fuse-cached-blocks")
     with torch.no_grad():
         assert torch.equal(fused.module()(*fused.program.args), fused.program(*fused.program.args))
 
@@ -343,15 +321,39 @@ def test_a_model_with_its_cache_enabled_runs_kernels() -> None:
 
 
 def test_the_report_counts_what_is_saved() -> None:
-    report = result_of("normed", f"{TINY},fuse-cached-blocks").report.passes[-1]
+    report = result_of("normed", f"{PREDICTED},fuse-cached-blocks").report.passes[-1]
     assert report.before["macs"] == report.after["macs"]
     series, gated_sum, modulated_norm = 4, 2, 4
     assert report.before["operators"] - report.after["operators"] == (series - 1) + (gated_sum + modulated_norm - 1)
     assert report.after["bytes_moved"] < report.before["bytes_moved"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("passes", "launches"),
+    [
+        (PREDICTED, {"cached": 2}),
+        ("insert-cache{cuts=[add_2:add_5],threshold=0.5,probe=linear:add_2}", {"probe": 2, "tail-cached": 1}),
+    ],
+)
+def test_the_kernels_themselves_compute_what_their_references_do(passes: str, launches: dict[str, int]) -> None:
+    tests = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(tests), "PYTHONSAFEPATH": "1"}
+    completed = subprocess.run(
+        [sys.executable, str(tests / "caching" / "interpreted.py"), passes],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+        timeout=600,
+    )
+    found = json.loads(completed.stdout.splitlines()[-1])
+    assert {name: count for name, (_, count) in found.items()} == launches
+    assert all(error < 2e-6 for error, _ in found.values())
+
+
 def test_a_kernel_that_computes_something_else_is_found() -> None:
-    fused = result_of("normed", f"{TINY},fuse-cached-blocks")
+    fused = result_of("normed", f"{PREDICTED},fuse-cached-blocks")
     program = fused.programs["cached"]
     node = next(node for node in program.nodes() if str(node.target).startswith("graphopt.taylor_add"))
     arguments = node.args
