@@ -328,6 +328,26 @@ def test_the_report_counts_what_is_saved() -> None:
     assert report.after["bytes_moved"] < report.before["bytes_moved"]
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_generation_on_a_gpu(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    model = Normed().eval().requires_grad_(False).to("cuda", dtype)
+    steps = [[normal(2, *shape, seed=step).to("cuda", dtype) for shape in ((5, 4), (8,))] for step in range(6)]
+    program = graphopt.capture(model, tuple(steps[0]))
+    plain, fused = (
+        CacheSession(graphopt.Pipeline(passes).run(program))
+        for passes in (PREDICTED, f"{PREDICTED},fuse-cached-blocks")
+    )
+    compiled = CacheSession(graphopt.Pipeline(f"{PREDICTED},fuse-cached-blocks").run(program))
+    compiled.compile()
+    allowed = 16 * torch.finfo(dtype).eps
+    for step in steps:
+        wanted = plain(*step).float()
+        for session in (fused, compiled):
+            assert float((session(*step).float() - wanted).abs().max() / wanted.abs().max()) <= allowed
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("passes", "launches"),
