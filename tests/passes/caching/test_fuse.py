@@ -254,7 +254,7 @@ def test_wrong_orders_and_options(passes: str, error: type[Exception], text: str
 
 KEPT = [
     ("normed", f"{PREDICTED},fuse-cached-blocks"),
-    pytest.param("flux", "taylorseer{interval=3,order=1},fuse-cached-blocks", marks=pytest.mark.slow),
+    pytest.param("dit", "taylorseer{interval=3,order=2,warm_up=2},fuse-cached-blocks", marks=pytest.mark.slow),
     pytest.param("unet", "deepcache{interval=3},fuse-cached-blocks", marks=pytest.mark.slow),
     pytest.param("dit", "first-block{threshold=0.8},hoist-invariants,fuse-cached-blocks", marks=pytest.mark.slow),
 ]
