@@ -16,6 +16,7 @@ BENCHMARKS = {
     "caching": "caches beside the systems they are named after: speed, memory, compilers (about an hour)",
     "caching_quality": "caches beside fewer steps at equal time, on trained digit models (about half an hour)",
     "kernels": "bytes that fused kernels move; on a GPU their bandwidth, beside eager and inductor (about ten minutes)",
+    "gpu_end_to_end": "full-size denoisers on a GPU: eager, compiled, cached, with fused kernels (about half an hour)",
     "unet_scale": "a Stable Diffusion 1.5 U-Net: seconds of analysis, memory of pruning (about five minutes)",
 }
 """Name of the script: what it measures."""
