@@ -12,6 +12,7 @@ from graphopt.dependency.demand import Demand
 from graphopt.dependency.graph import DependencyGraph
 from graphopt.dependency.leaf_masks import RowMasks
 from graphopt.dependency.placement import BoolArray
+from graphopt.dependency.returned import Returned
 from graphopt.dependency.static_values import StaticValues
 from graphopt.dependency.support import Support
 from graphopt.dependency.terms import Leaf, leaves
@@ -51,10 +52,13 @@ class DeadParts:
         """Sums with a value that is zero everywhere, each with the other operand, by the names of their nodes."""
         program = self._graph.program
         aliases = Aliases(program.graph_module)
+        memory = Returned(aliases)
         found = {}
         for node in program.graph_module.graph.nodes:
             other = self._other(node)
-            if other is not None and not aliases.is_written(node) and not aliases.is_written(other):
+            if other is None or aliases.is_written(node) or aliases.is_written(other):
+                continue
+            if memory.replace(node, other):
                 found[node.name] = other.name
         return found
 

@@ -124,7 +124,9 @@ class Demand:
         """Axes along which the operator goes index by index: read where the output is."""
         coupled = self._coupled(node)
         held = self._support.held(operand) & self._support.held(node)
-        return only(self.need[node], [leaf for leaf in held if leaf not in coupled])
+        times = self._support.times
+        whole = [leaf for leaf in held if leaf not in coupled and times(operand, leaf) <= times(node, leaf)]
+        return only(self.need[node], whole)
 
     def _coupled(self, node: fx.Node) -> set[Leaf]:
         """Axes that the operator sums or runs a statistic over."""
@@ -149,9 +151,16 @@ class Demand:
         found: LeafMasks = {}
         for leaf in self._lone(operand):
             for other in ties.tensors():
-                if other is not operand and leaf in self._support.held(other):
+                if other is not operand and leaf in self._support.held(other) and self._meets(node, leaf):
                     limited(found, leaf, self._support.may[other].get(leaf))
         return found
+
+    def _meets(self, node: fx.Node, leaf: Leaf) -> bool:
+        """Whether factors are multiplied index by index along an axis, not each index of one with all of the other."""
+        if leaf not in self._coupled(node):
+            return self._support.times(node, leaf) == 1
+        pairs = self._analysis.facts.pairs.get(node, ())
+        return any(all(leaf in leaves(self._support.dims(item)[axis]) for item, axis in pair) for pair in pairs)
 
     def _lone(self, operand: fx.Node) -> list[Leaf]:
         """Axes that lie on a value once."""

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from graphopt.aliasing import is_mutating
+from graphopt.aliasing import Aliases, is_mutating
 from graphopt.dependency.analysis import Analysis, attribute
 
 Value = Tensor | tuple[Tensor, ...] | list[Tensor]
 
 
 class StaticValues:
-    """What the tensors hold that no input of the model has a part in.
+    """What the tensors hold that no input of the model has a part in, and that nothing writes to.
 
     Args:
         analysis: of a program with weights.
@@ -23,9 +23,10 @@ class StaticValues:
 
     def __init__(self, analysis: Analysis) -> None:
         self._found: dict[fx.Node, object] = {}
+        self._memory: dict[fx.Graph, Aliases] = {}
         with torch.no_grad():
             for node in analysis.order:
-                if node in analysis.facts.weights and node not in analysis.failures:
+                if node in analysis.facts.weights and node not in analysis.failures and not self._is_written(node):
                     self._compute(node)
 
     def get(self, node: fx.Node) -> Tensor | None:
@@ -33,9 +34,14 @@ class StaticValues:
         found = self._found.get(node)
         return found if isinstance(found, Tensor) else None
 
-    def forget(self, node: fx.Node) -> None:
-        """Say nothing more of a value, since it is written to."""
-        self._found.pop(node, None)
+    def _is_written(self, node: fx.Node) -> bool:
+        """Whether an operator writes to the memory of a value, through a view of it too."""
+        module = node.graph.owning_module
+        if module is None:
+            return True
+        if node.graph not in self._memory:
+            self._memory[node.graph] = Aliases(module)
+        return self._memory[node.graph].is_written(node)
 
     def _compute(self, node: fx.Node) -> None:
         if node.op == "get_attr" and node.graph.owning_module is not None:

@@ -104,7 +104,22 @@ class Support:
         if node.target is operator.getitem:
             first = node.args[0]
             return only(self.may[first], self.held(node)) if isinstance(first, fx.Node) else {}
-        return only(self._travel(self.kind(node), node), self.held(node))
+        return self._told(node, only(self._travel(self.kind(node), node), self.held(node)))
+
+    def _told(self, node: fx.Node, masks: LeafMasks) -> LeafMasks:
+        """Without axes that an operand has on fewer dimensions than the output: of ``a[:, None] + a`` rows stay."""
+        if not isinstance(node.meta.get("val"), Tensor) or self._analysis.facts.pairs.get(node):
+            return masks
+        holders = [item for item in self.ties(node).tensors() if isinstance(item.meta.get("val"), Tensor)]
+        return {
+            leaf: mask
+            for leaf, mask in masks.items()
+            if self.times(node, leaf) == 1 or all(self.times(item, leaf) >= self.times(node, leaf) for item in holders)
+        }
+
+    def times(self, node: fx.Node, leaf: Leaf) -> int:
+        """How often an axis lies on the dimensions of a tensor."""
+        return sum(found is leaf for dim in self.tensor_dims(node) for found in leaves(dim))
 
     def _of_value(self, node: fx.Node, value: Tensor) -> LeafMasks:
         nonzero = value != 0
@@ -210,7 +225,8 @@ class Support:
         alive = self.read_weight(node, weight)
         summed = {own for _, own in self.paired(node, weight)}
         activations = {activation for (activation, _), _ in self.paired(node, weight)}
-        if not alive.any():
+        ties = self.ties(node)
+        if not alive.any() and not (ties.has("bias") and ties["bias"] not in self.void):
             self.void.add(node)
         found: RowMasks = {}
         for place, dim in enumerate(self.dims(weight)):
@@ -262,8 +278,6 @@ class Support:
             holders = self._aliases(target).holders(target)
             for holder in holders:
                 self.may[holder] = union(self.may.get(holder, {}), self.may[node])
-                self.rows.pop(holder, None)
-                self.values.forget(holder)
                 self.void.discard(holder)
             target = next((self._analysis.sources[item] for item in holders if item.op == "placeholder"), None)
 
