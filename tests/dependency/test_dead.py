@@ -19,7 +19,7 @@ from graphopt.rewrite.slicing import slice_axes
 
 pytestmark = pytest.mark.filterwarnings("ignore:index_reduce:UserWarning")
 PROVED = sorted(name for name, rule in rule_table().items() if rule.sample is not None)
-DRAWS = 4
+DRAWS = 2
 
 
 def kept(model: nn.Module, *args: Tensor) -> dict[str, tuple[int, ...]]:

@@ -171,6 +171,7 @@ def outcomes(interpreted: Any) -> dict[Any, Any]:
     return dict(zip(INTERPRETED, zip(cases, found, strict=True), strict=True))
 
 
+@pytest.mark.xdist_group("channel_statistics")  # its cases are run once, by one worker
 class TestInterpreted:
     @pytest.mark.parametrize("dtype", FLOATS)
     @pytest.mark.parametrize("case", CASES)

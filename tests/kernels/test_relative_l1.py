@@ -280,6 +280,7 @@ def outcomes(interpreted: Any) -> dict[Any, Any]:
     return dict(zip(INTERPRETED, zip(cases, interpreted(TARGET, cases), strict=True), strict=True))
 
 
+@pytest.mark.xdist_group("relative_l1")  # its cases are run once, by one worker
 class TestInterpreted:
     @pytest.mark.parametrize("dtype", FLOATS)
     @pytest.mark.parametrize("case", CASES)

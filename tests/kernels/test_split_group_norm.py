@@ -309,6 +309,7 @@ def outcomes(interpreted: Any) -> dict[Any, Any]:
     return dict(zip(INTERPRETED, zip(cases, interpreted(TARGET, cases), strict=True), strict=True))
 
 
+@pytest.mark.xdist_group("split_group_norm")  # its cases are run once, by one worker
 class TestInterpreted:
     @pytest.mark.parametrize("dtype", FLOATS)
     @pytest.mark.parametrize("case", [*CASES, "far out"])

@@ -257,6 +257,7 @@ def outcomes(interpreted: Any) -> dict[Any, Any]:
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.xdist_group("taylor_add")  # its cases are run once, by one worker
 class TestInterpreted:
     @pytest.mark.parametrize("case", CASES)
     def test_equals_the_reference(self, case: str, dtype: torch.dtype, outcomes: Any, require_close: Any) -> None:
