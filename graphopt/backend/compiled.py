@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from graphopt.backend.analysis import LOG, analyse
@@ -93,7 +94,12 @@ class CompiledGraph:
             variant = self._meet(args, self._later)
         elif variant.guard is not None and not variant.guard.holds(args):
             variant = self._changed(args)
-        return variant.run(*args)
+        gradients = torch.is_grad_enabled()
+        try:
+            return variant.run(*args)
+        except BaseException:
+            torch.set_grad_enabled(gradients)  # a graph that failed half-way has not switched them on again
+            raise
 
     def cached(self, args: Sequence[Any]) -> CachedPrograms:
         """Return the programs of the cache for the parameters among some arguments, made anew where those changed.

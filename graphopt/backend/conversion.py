@@ -26,7 +26,7 @@ GRADIENT_SWITCHES = (torch._C._set_grad_enabled, torch.set_grad_enabled)
 AUTOCAST_SWITCHES = (torch.amp.autocast_mode._enter_autocast, torch.amp.autocast_mode._exit_autocast)
 
 
-def convert(arrival: Arrival, args: Sequence[Any]) -> Program:
+def convert(arrival: Arrival, args: Sequence[Any], *, fold: bool = True) -> Program:
     """Trace a graph of torch.compile down to ATen operators and make it a Program.
 
     The trace runs on the fake tensors that torch.compile made, so the sizes that are symbolic there are symbolic here,
@@ -36,6 +36,7 @@ def convert(arrival: Arrival, args: Sequence[Any]) -> Program:
     Args:
         arrival: The graph; no autograd goes through it.
         args: One argument for each placeholder.
+        fold: Whether what is computed from parameters and returned is read as it is now.
 
     Raises:
         CaptureError: The graph switches autocast, or holds a constant without numbers.
@@ -46,7 +47,7 @@ def convert(arrival: Arrival, args: Sequence[Any]) -> Program:
     _read_attributes(graph, places)
     _compute_sizes(graph, places)
     _rename_inputs(graph, places)
-    folded = fold_returned(graph, arrival.pick(args, Kind.STATIC))
+    folded = fold_returned(graph, arrival.pick(args, Kind.STATIC)) if fold else {}
     _set_convention(graph)
     for node in graph.nodes:
         _name_modules(arrival, node)

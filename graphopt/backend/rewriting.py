@@ -79,8 +79,11 @@ def rewrite(arrival: Arrival, args: Sequence[Any], options: BackendOptions) -> R
     context = PassContext(fuel=options.fuel, verify=False)
     base, program, report = arrival.graph_module, original, ""
     if options.skip:
-        skipped = Pipeline(PruneLayers(layers=options.skip)).run(original, context)
-        base, program, report = hand_on(arrival, skipped.program, original), skipped.program, f"{skipped.report}\n"
+        skipping = Pipeline(PruneLayers(layers=options.skip))
+        skipped = skipping.run(original, context)
+        program, report = skipped.program, f"{skipped.report}\n"
+        unfolded = convert(arrival, args, fold=False)  # it runs whatever the parameters are later
+        base = hand_on(arrival, skipping.run(unfolded, context).program, unfolded)
     result = Pipeline(options.exact_passes()).run(program, context)
     rewritten = None if result.program is program else hand_on(arrival, result.program, original)
     if options.verify and rewritten is not None:

@@ -34,6 +34,13 @@ def by_optimizer(model: Masked) -> None:
     optimizer.step()
 
 
+def by_fused_optimizer(model: Masked) -> None:
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, fused=True)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+
+
 def by_state_dict(model: Masked) -> None:
     model.load_state_dict(dense().state_dict())
 
@@ -78,6 +85,7 @@ CHANGES: list[Callable[[Masked], None]] = [
     by_operator,
     by_buffer,
     by_optimizer,
+    by_fused_optimizer,
     by_state_dict,
     by_assigned_state_dict,
     by_new_parameter,

@@ -356,3 +356,27 @@ def test_under_a_default_device(recorder: Recorder, device_mode: bool) -> None:
         for _ in range(2):
             torch.testing.assert_close(fast(x), model(x), rtol=1e-6, atol=1e-6)
     assert list(recorder.graphs[0].buffers())
+
+
+class Looked(nn.Module):
+    """A hidden layer with dead units, times an embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.rows, self.second = nn.Linear(4, 8), nn.Embedding(5, 8), nn.Linear(8, 3)
+        nn.init.zeros_(self.first.weight[:4].detach())
+        nn.init.zeros_(self.first.bias[:4].detach())
+
+    def forward(self, x: Tensor, index: Tensor) -> Tensor:
+        out: Tensor = self.second(self.first(x) * self.rows(index))
+        return out
+
+
+def test_a_call_that_fails_leaves_gradients_on(recorder: Recorder) -> None:
+    model = Looked().eval().requires_grad_(False)
+    fast = torch.compile(model, backend="graphopt", options={"inner": "recorder"})
+    torch.testing.assert_close(fast(row(), torch.tensor([0, 1])), model(row(), torch.tensor([0, 1])))
+    assert recorder.channels[0]
+    with pytest.raises(IndexError):
+        fast(row(), torch.tensor([0, 9]))
+    assert torch.is_grad_enabled()

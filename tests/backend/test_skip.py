@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from backend.models import Recorder
 from caching.tiny import Stack, stack, tokens
 from torch import nn
+from torch.nn.utils import prune
 
 import graphopt
 
@@ -48,6 +51,24 @@ def test_a_named_block_stays_out_of_a_rewritten_graph(recorder: Recorder) -> Non
     torch.testing.assert_close(fast(*tokens()), without(model, 1)(*tokens()))
     assert graphopt.invalidate(model) == 1
     torch.testing.assert_close(fast(*tokens()), without(model, 1)(*tokens()))
+
+
+@torch.no_grad()
+def test_a_masked_weight_is_the_one_of_now(recorder: Recorder) -> None:
+    """What a mask leaves of a weight is computed before each call, and left on the module."""
+    model = stack()
+    prune.ln_structured(model.blocks[0].first, "weight", 0.5, n=2, dim=0)
+    fast = torch.compile(model, backend="graphopt", options={"inner": "recorder", "skip": ["blocks.1"]}, fullgraph=True)
+
+    def wanted() -> torch.Tensor:
+        short = copy.deepcopy(model)
+        short.blocks = nn.ModuleList(block for place, block in enumerate(short.blocks) if place != 1)
+        found: torch.Tensor = short(*tokens())
+        return found
+
+    torch.testing.assert_close(fast(*tokens()), wanted())
+    model.blocks[0].first.weight_orig.mul_(2)
+    torch.testing.assert_close(fast(*tokens()), wanted())
 
 
 @pytest.mark.parametrize(
