@@ -16,6 +16,7 @@ from graphopt.errors import SpecError
 from graphopt.kernels.gradients import differentiate_by
 from graphopt.kernels.language import jit, tl, triton
 from graphopt.kernels.launch import on_device, tuned, uses_triton
+from graphopt.kernels.layout import size_bytes
 from graphopt.kernels.row_norm import (
     CHOICES,
     aligned,
@@ -23,7 +24,6 @@ from graphopt.kernels.row_norm import (
     norm_bytes,
     normalised,
     samples,
-    size_bytes,
     unsupported,
 )
 from graphopt.kernels.table import Kernel

@@ -1,4 +1,4 @@
-"""Which tensors a pointwise kernel can run through as one stretch of memory."""
+"""Dtypes, sizes and layouts of tensors that kernels take; which a pointwise one runs through as one stretch."""
 
 from __future__ import annotations
 
@@ -54,6 +54,6 @@ def is_dense(tensor: Tensor) -> bool:
     return tensor.dim() == 5 and tensor.is_contiguous(memory_format=torch.channels_last_3d)
 
 
-def size_bytes(tensor: Tensor) -> int:
-    """Bytes of a tensor's elements."""
-    return tensor.numel() * tensor.element_size()
+def size_bytes(*tensors: Tensor | None) -> int:
+    """Bytes of the values of tensors."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor is not None)

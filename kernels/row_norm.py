@@ -10,12 +10,11 @@ from torch import Tensor
 from graphopt.errors import SpecError
 from graphopt.kernels.language import jit, tl
 from graphopt.kernels.launch import Choice
+from graphopt.kernels.layout import DTYPES, size_bytes
 
 NORMS = ("layer", "rms")
 LARGEST_ROW = 16384
 """Channels that one program holds in registers, in float32."""
-
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 CHOICES = (
     Choice((("rows_each", 4),), num_warps=4),
@@ -109,11 +108,6 @@ def aligned(tensors: Sequence[Tensor], batch: int, channels: int) -> tuple[list[
     if all(tensor.stride() == (flat[0].stride(0), 1) for tensor in flat):
         return flat, flat[0].stride(0) if flat else 0
     return [tensor.contiguous() for tensor in flat], channels
-
-
-def size_bytes(*tensors: Tensor | None) -> int:
-    """Bytes of the values of tensors."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor is not None)
 
 
 def norm_bytes(
