@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from graphopt.backend.analysis import LOG, analyse
 from graphopt.backend.arrival import Arrival, Kind
 from graphopt.backend.cached import CachedPrograms, active_session
+from graphopt.backend.exclusion import compiling
 from graphopt.backend.guard import TensorGuard
 from graphopt.backend.handing import compile_later
 from graphopt.backend.options import BackendOptions
@@ -107,7 +108,7 @@ class CompiledGraph:
         Raises:
             GraphoptError: They cannot be made.
         """
-        with self._lock:
+        with compiling(), self._lock:
             variant = self._variants.get(id(args[self._key]))
             if variant is None or variant.cached is None or not variant.cached.holds(args):
                 self._variants.pop(id(args[self._key]), None)
@@ -134,7 +135,7 @@ class CompiledGraph:
 
     def _meet(self, args: Sequence[Any], compile_graph: Compile) -> Variant:
         """Return what is made of the graph for a model that was not seen before."""
-        with self._lock:
+        with compiling(), self._lock:
             key = id(args[self._key])
             if key not in self._variants and self._left:
                 self._left -= 1
@@ -158,7 +159,7 @@ class CompiledGraph:
 
     def _changed(self, args: Sequence[Any]) -> Variant:
         """Return what is called for a model from now on, after a change of its parameters."""
-        with self._lock:
+        with compiling(), self._lock:
             variant = self._variants.get(id(args[self._key]))
             if variant is None or variant.guard is None or variant.guard.holds(args):
                 return self._meet(args, self._later)
