@@ -132,6 +132,7 @@ ARRANGED: dict[str, tuple[Callable[[nn.Module, Tensor], object], int]] = {
     "view of the input": (lambda body, x: (x.view(-1, 2) + body(x).view(-1, 2)).view(-1), 0),
     "chain": (lambda body, x: (x + body(x)) + body(x), 1),
     "both outputs": (_twice, 1),
+    "expanded": (lambda body, x: torch.sin(x)[:, None].expand(-1, 2, -1) + body(torch.stack([x, x], 1)), 0),
     "own memory": (lambda body, x: torch.sin(x) + body(x), 1),
 }
 
