@@ -233,7 +233,9 @@ def _filled(schedule: Schedule, program: Program) -> dict[str, Tensor]:
     for name, slot in schedule.slots.items():
         if name in filled:
             found.update(dict.fromkeys(slot.tensors(name), filled[name]))
-    one = torch.ones((), dtype=torch.float32)
+    predicted = [found[name] for name, slot in schedule.slots.items() if slot.order and name in found]
+    device = next((tensor.device for tensor in (*predicted, *found.values())), torch.device("cpu"))
+    one = torch.ones((), dtype=torch.float32, device=device)
     return found | {ELAPSED: one, UPDATES: one}
 
 

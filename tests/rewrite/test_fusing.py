@@ -343,3 +343,28 @@ def test_a_kernel_that_there_is_not() -> None:
         PlanError, match=r"a kernel that this release lacks: found no kernel 'cached_aply'; did you mean"
     ):
         step_programs(program, unknown, allow_dead=["*"])
+
+
+def test_what_a_kernel_does_not_take_is_said_even_where_another_one_reads_the_slot() -> None:
+    _, schedule, program = programs_of(gated)
+    schedule = replace(schedule, slots={"cache_0": replace(schedule.slots["cache_0"], order=5)})
+    cached = step_programs(program, schedule, allow_dead=["*"])["cached"]
+    made = fuse(cached, schedule, "cached", tuple(MODULES))
+    assert calls(made) == {"cached_apply": 1}
+    assert made.refused == ("cache_0: taylor_add at add_tensor_4: there are 5 differences, and one launch takes 4",)
+
+
+def test_a_wider_form_that_a_kernel_does_not_take_is_said() -> None:
+    assert fused_of(gate_of_every_token).refused == (
+        "cache_0: cached_apply at add: a gate, scale or shift varies over more than samples and channels",
+    )
+
+
+def test_a_base_that_a_series_does_not_take_is_said() -> None:
+    def body(model: Model, sample: Tensor, deep: Tensor, scales: Tensor) -> Tensor:
+        return model.next(deep + torch.tanh(sample.mT.contiguous()).mT)
+
+    made = fused_of(body, "cuts=[linear],predictor=linear")
+    assert calls(made) == {"taylor_add": 1}
+    (said,) = made.refused
+    assert said.startswith("cache_0: taylor_add at add: base has the strides ")

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from types import SimpleNamespace
 
 import pytest
 import torch
 from caching.interpreter import Interpreter
+from caching.normed import normed_program
 from caching.tiny import stack_program, tokens
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import graphopt
 from graphopt.cuts import Cut
 from graphopt.errors import PlanError
 from graphopt.program import Program
+from graphopt.rewrite.fusing.programs import fuse
 from graphopt.rewrite.stepping import (
     full_and_cached,
     masked_programs,
@@ -187,3 +192,18 @@ def test_weights_that_a_trained_program_has_are_those_of_its_cached_ones() -> No
     with torch.no_grad():
         own.parameters["head.bias"].add_(1)
     torch.testing.assert_close(session(*tokens()), before + 1, rtol=0, atol=1e-5)
+
+
+def test_numbers_are_made_where_the_predicted_values_are() -> None:
+    one = normed_program()
+    module = copy.deepcopy(one.graph_module).to("meta")
+    schedule = Schedule({"cache_0": Slot(Cut("linear_2"), order=1)}, {}, Every(3))
+    schedule = replace(schedule, programs=full_and_cached(schedule.slots))
+    given = [tensor.to("meta") for tensor in one.args]
+    made = step_programs(graphopt.capture(module, tuple(given)), schedule, allow_dead=("*",))
+    assert {name: tensor.device.type for name, tensor in made["cached"].kwargs.items()} == dict.fromkeys(
+        ("cache_0", "cache_0_d1", "cache_elapsed"), "meta"
+    )
+    fused = fuse(made["cached"], schedule, "cached", ["taylor_add", "cached_apply"])
+    assert [fusion.kernel for fusion in fused.fusions] == ["taylor_add", "cached_apply"]
+    assert fused.refused == ()

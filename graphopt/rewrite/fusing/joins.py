@@ -32,7 +32,7 @@ def fuse_joins(site: Site) -> None:
             parts = [find_part(user, _stored_operand(site, join)) for user in concat.users if packet_of(user) in SUMS]
             norms = [_Norm(site, join, user) for user in concat.users if packet_of(user) is aten.group_norm]
         except PlanError as error:
-            site.refusals[concat] = str(error)
+            site.refuse(concat, str(error))
             continue
         for norm in norms:
             norm.fuse()
@@ -84,9 +84,8 @@ class _Norm:
             silu,
             None,
         )
-        reason = site.refusal(KERNEL, self._arguments)
-        if reason is not None:
-            raise PlanError(f"{KERNEL} at {norm.name}: {reason}")
+        if not site.takes(KERNEL, self._arguments, norm, noted=join.concat):
+            raise PlanError(site.refusals[join.concat].text)
 
     def fuse(self) -> None:
         """Put the kernel in its place."""

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from graphopt.rewrite.fusing.modulation import Modulation, modulations
 from graphopt.rewrite.fusing.normalisation import ANCHORS, Norm, norm_of
-from graphopt.rewrite.fusing.site import UNWANTED, Site, alike, binary
+from graphopt.rewrite.fusing.site import Site, alike, binary
 from graphopt.values import refresh_some, value_of
 
 aten = torch.ops.aten
@@ -65,14 +65,11 @@ def _fuse(site: Site, run: Run, norm: Norm) -> None:
     tried: list[fx.Node] = []
     for kernel, arguments, modulation in _calls(site, run, norm):
         operands = [leaf for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, fx.Node)]
-        refused = site.refusal(kernel, arguments)
-        if refused is None and site.depends(operands, {run.total}):
-            refused = "its modulation is computed from the sum"
-        if refused is None:
+        if site.depends(operands, {run.total}):
+            site.refuse(run.total, f"{kernel} at {run.total.name}: its modulation is computed from the sum")
+        elif site.takes(kernel, arguments, run.total):
             _put(site, kernel, arguments, run, modulation)
             break
-        if refused != UNWANTED or run.total not in site.refusals:
-            site.refusals[run.total] = f"{kernel} at {run.total.name}: {refused}"
         tried += operands
     for operand in tried:
         site.erase(operand)

@@ -26,15 +26,13 @@ def fuse_probes(site: Site) -> None:
     distance = pytree.tree_leaves(site.graph.output_node().args)[_place_of_distance(site)]
     fresh = _measured(distance, stored)
     if fresh is None:
-        site.refusals[stored] = f"{distance.name} is no relative L1 distance from {slot}"
+        site.refuse(stored, f"{distance.name} is no relative L1 distance from {slot}")
         return
     for value, base in (binary(fresh, aten.sub) or (fresh, None), (fresh, None)):
         arguments = (value, base, stored, policy.threshold)
-        reason = site.refusal(KERNEL, arguments)
-        if reason is None:
+        if site.takes(KERNEL, arguments, distance, noted=stored):
             _put(site, arguments, fresh, distance)
             return
-        site.refusals[stored] = f"{KERNEL} at {distance.name}: {reason}"
 
 
 def _put(site: Site, arguments: tuple[Any, ...], fresh: fx.Node, distance: fx.Node) -> None:

@@ -16,16 +16,23 @@ SHOWN = 3
 
 
 def reasons(site: Site) -> tuple[str, ...]:
-    """One line for each slot that no kernel reads; what is only renewed is no place for one."""
+    """Why slots are read by no kernel, and what kernels said that do not take what they would have read.
+
+    What is only renewed is no place for a kernel.
+    """
     step = site.schedule.programs[site.name]
-    slots = [slot for slot in site.slots() if slot in (*step.reads, *step.measures) and slot not in site.used]
-    return tuple(f"{slot}: {_reason(site, slot)}" for slot in slots)
+    lines: list[str] = []
+    for slot in (slot for slot in site.slots() if slot in (*step.reads, *step.measures)):
+        said = [refusal.text for refusal in site.refusals.values() if slot in refusal.slots]
+        said += [] if said or slot in site.used else [_reason(site, slot)]
+        lines += [f"{slot}: {text}" for text in said]
+    return tuple(lines)
 
 
 def _reason(site: Site, slot: str) -> str:
     places = [site.places[name] for name in site.schedule.slots[slot].tensors(slot) if name in site.places]
     reached = list(_reached(site, places))
-    found = [site.refusals[node] for node in reached if node in site.refusals]
+    found = [site.refusals[node].text for node in reached if node in site.refusals]
     if found:
         return found[-1]
     meetings = [node for node in reached if node not in site.stored]

@@ -24,14 +24,11 @@ def fuse_series(site: Site) -> None:
         value, *differences = [site.places[name] for name in names]
         total = _total(value, differences, site.places[ELAPSED])
         if total is None:
-            site.refusals[value] = f"the series of {slot} is read otherwise than as a whole"
+            site.refuse(value, f"the series of {slot} is read otherwise than as a whole")
             continue
         arguments = (None, value, differences, site.places[ELAPSED])
-        reason = site.refusal(KERNEL, arguments)
-        if reason is None:
+        if site.takes(KERNEL, arguments, total, noted=value):
             site.replace(total, site.insert(KERNEL, arguments, total))
-        else:
-            site.refusals[value] = f"{KERNEL} at {total.name}: {reason}"
 
 
 def fuse_bases(site: Site) -> None:
@@ -41,7 +38,7 @@ def fuse_bases(site: Site) -> None:
         if base is None or total is None:
             continue
         arguments = (base, *node.args[1:])
-        if site.refusal(KERNEL, arguments) is None and not site.depends([base], {node}):
+        if not site.depends([base], {node}) and site.takes(KERNEL, arguments, total):
             node.args = arguments
             site.replace(total, node)
 

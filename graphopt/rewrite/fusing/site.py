@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, fx
+from torch.utils import _pytree as pytree
 
 from graphopt.aliasing import is_mutating
 from graphopt.arguments import arguments_of, packet_of
@@ -17,8 +18,18 @@ from graphopt.program import Program
 from graphopt.schedule import ELAPSED, Schedule
 from graphopt.values import is_number, refresh_some, value_of
 
-UNWANTED = "it was not asked for"
-"""Why a kernel is not called that the user left out."""
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a kernel is not called somewhere.
+
+    Attributes:
+        text: the reason.
+        slots: the slots that the kernel would have read, where it is the kernel that does not take its arguments.
+    """
+
+    text: str
+    slots: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -52,7 +63,7 @@ class Site:
         graph: the copy that is being changed.
         stored: stored values, with the slots that each is computed from.
         fusions: what was fused so far.
-        refusals: why something was not, by the node at which it was tried.
+        refusals: why something was not, or not as much as was tried, by the node at which it was tried.
         used: slots that a kernel reads now.
 
     Raises:
@@ -70,7 +81,7 @@ class Site:
         for node in self.graph.nodes:
             self.learn(node)
         self.fusions: list[Fusion] = []
-        self.refusals: dict[fx.Node, str] = {}
+        self.refusals: dict[fx.Node, Refusal] = {}
         self.used: set[str] = set()
         self._gone: set[fx.Node] = set()
         self._calls: dict[str, list[fx.Node]] = {}
@@ -104,12 +115,36 @@ class Site:
         elif computed and all(operand in self.stored for operand in moving):
             self.stored[node] = frozenset[str]().union(*(self.stored[operand] for operand in moving))
 
-    def refusal(self, kernel: str, arguments: Sequence[Any]) -> str | None:
-        """Why a kernel is not called with these arguments, nodes among them; None where it can be."""
+    def takes(self, kernel: str, arguments: Sequence[Any], place: fx.Node, *, noted: fx.Node | None = None) -> bool:
+        """Tell whether a kernel can be called, and note why where it cannot.
+
+        Args:
+            kernel: its name.
+            arguments: what it would be given, nodes among them.
+            place: at whose place it would be called.
+            noted: the node to note the reason at; the place by default.
+        """
         if kernel not in self._kernels:
-            return UNWANTED
+            self.refuse(noted or place, f"{kernel} at {place.name}: it was not asked for")
+            return False
         reason: str | None = self._kernels[kernel].supports(*fx.map_arg(tuple(arguments), value_of))
-        return reason
+        if reason is not None:
+            self.refuse(noted or place, f"{kernel} at {place.name}: {reason}", arguments)
+        return reason is None
+
+    def refuse(self, node: fx.Node, text: str, arguments: Sequence[Any] = ()) -> None:
+        """Note why nothing is fused at a node; what a kernel itself said there before stays.
+
+        Args:
+            node: where it was tried.
+            text: the reason.
+            arguments: what the kernel does not take, where that is the reason.
+        """
+        operands = [leaf for leaf in pytree.tree_leaves(tuple(arguments)) if isinstance(leaf, fx.Node)]
+        slots = frozenset[str]().union(*(self.stored.get(operand, frozenset()) for operand in operands))
+        known = self.refusals.get(node)
+        if slots or known is None or not known.slots:
+            self.refusals[node] = Refusal(text, slots)
 
     def gone(self, node: fx.Node) -> bool:
         """Tell whether a node was taken out."""
