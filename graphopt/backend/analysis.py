@@ -40,6 +40,7 @@ def analyse(arrival: Arrival, args: Sequence[Any], options: BackendOptions) -> R
             if explicit:
                 raise
             LOG.warning("%s runs as it is: %s: %s", arrival, type(error).__name__, error)
+            LOG.debug("where that came from", exc_info=True)
             return None
     if explicit:
         raise CaptureError(

@@ -16,6 +16,9 @@ OWNED = re.compile(r"(?:\.|^)_(?:modules|parameters|buffers)\['([^']+)'\]")
 OWNER = re.compile(r"_(?:parameters|buffers)\['[^']+'\]$")
 """The last step of a source text that leads to a parameter or buffer; a tensor may be a plain attribute too."""
 
+DETOUR = re.compile(r"\.__dict__\['(_modules|_parameters|_buffers)'\]")
+"""How dynamo reaches a table of a module whose class has a `__getattr__` of its own."""
+
 WORD = re.compile(r"[A-Za-z_]\w*")
 
 
@@ -95,11 +98,12 @@ def source_of(node: fx.Node) -> str:
     """Return the text that says where torch.compile takes the value of a placeholder from; empty where unknown."""
     source: Any = getattr(node, "_dynamo_source", None)
     name = getattr(source, "name", "")
-    return str(name() if callable(name) else name)
+    return DETOUR.sub(r".\1", str(name() if callable(name) else name))
 
 
 def module_path(arrival: Arrival, path: str) -> str:
     """Return the dotted name of a module from the path that torch.compile wrote on a node."""
+    path = DETOUR.sub(r".\1", path)
     for start, prefix in arrival.roots.items():
         if path == start:
             return prefix.rstrip(".")

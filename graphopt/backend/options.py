@@ -92,8 +92,9 @@ def _require_exact(pass_: Pass) -> None:
     if pass_.exact:
         return
     raise SpecError(
-        f"option passes: {pass_.name} changes what the model computes, wanted exact passes only; call "
-        f"result = graphopt.optimize(model, args, passes={str(pass_)!r}) and compile result.module()",
+        f"option passes: {pass_.name} is no exact rewrite of one program, wanted exact passes only; call result = "
+        f"graphopt.optimize(model, args, passes={str(pass_)!r}) and compile result.module(), or give a caching pass as "
+        "the option cache",
         option="passes",
     )
 

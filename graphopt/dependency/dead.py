@@ -29,11 +29,12 @@ class DeadParts:
 
     Args:
         graph: the dependency graph of a program with weights.
+        shifts: whether biases and the means of normalisations count; without, what is constant passes for dead.
     """
 
-    def __init__(self, graph: DependencyGraph) -> None:
+    def __init__(self, graph: DependencyGraph, *, shifts: bool = True) -> None:
         self._graph = graph
-        self.support = Support(graph.analysis, StaticValues(graph.analysis))
+        self.support = Support(graph.analysis, StaticValues(graph.analysis), shifts=shifts)
         self.demand = Demand(graph.analysis, self.support)
 
     def kept(self) -> dict[str, tuple[int, ...]]:
@@ -46,6 +47,17 @@ class DeadParts:
                 continue
             alive = np.flatnonzero(~mask)
             found[group.id] = tuple(int(index) for index in (alive if alive.size else [0]))
+        return found
+
+    def constants(self) -> dict[str, int]:
+        """How many indices of an axis, by its id, are constant: only a shift keeps them from being dead."""
+        mine, theirs = self._dead(), DeadParts(self._graph, shifts=False)._dead()
+        found = {}
+        for group in self._graph.groups:
+            leaf = self._graph.leaf(group.id)
+            count = int((theirs[leaf] & ~mine[leaf]).sum()) if leaf in mine and not group.marks else 0
+            if count:
+                found[group.id] = count
         return found
 
     def idle_sums(self) -> dict[str, str]:
@@ -81,7 +93,7 @@ class DeadParts:
         dead: dict[Leaf, BoolArray] = {}
         spared = self._graph.zeros.spared
         for node in self._graph.analysis.order:
-            if node.op != "get_attr" or node not in self._graph.analysis.facts.weights:
+            if node.op != "get_attr" or node not in self._graph.analysis.facts.weights or node in self.support.shifts:
                 continue
             whole = spared.get(str(node.target), frozenset())
             nonzero = self.support.rows.get(node, {})

@@ -142,6 +142,8 @@ class Demand:
         """Where what an operand is multiplied with may differ from zero."""
         kind, ties = self._support.kind(node), self._support.ties(node)
         if kind == "affine" and not self._analysis.facts.pairs.get(node):
+            if operand is ties["weight"] and not self._support.shifted:
+                return only(self._support.may[ties["input"]], self._support.held(operand))
             scales = operand not in (ties["weight"], ties["bias"] if ties.has("bias") else None)
             return only(self._support.may[ties["weight"]], self._support.held(operand)) if scales else {}
         if kind == "value" and operand is not ties["value"]:

@@ -74,6 +74,8 @@ def occurrences(
     dim: Dim, offset: int = 0, scale: int = 1, repeats: tuple[tuple[int, int], ...] = ()
 ) -> Iterator[tuple[Leaf, Box]]:
     """Every leaf of a resolved dimension with the box of flat indices that it spans."""
+    if not dim_size(dim):
+        return  # an empty dimension has no indices
     stride = scale * dim_size(dim)
     strides: list[int] = []
     for factor in dim:

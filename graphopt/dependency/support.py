@@ -38,14 +38,24 @@ class Support:
     gives a zero output, a zero input makes the weight's column unread. What is said is exact for finite inputs; a zero
     times an infinite value, which is no number, is taken for zero.
 
+    Args:
+        analysis: of a program with weights.
+        values: what its parameters hold.
+        shifts: whether what affine maps add counts; without, a channel that is only shifted passes for zero, which
+            tells what is constant.
+
     Attributes:
         may: for every value and axis on which indices it may differ from zero; an axis without a mask may anywhere.
         rows: the same for values of parameters alone, by tensor dimension.
         void: values that are zero everywhere.
+        shifted: whether what affine maps add counts.
+        shifts: what affine maps add, where that does not count.
     """
 
-    def __init__(self, analysis: Analysis, values: StaticValues) -> None:
+    def __init__(self, analysis: Analysis, values: StaticValues, *, shifts: bool = True) -> None:
         self._analysis = analysis
+        self.shifted = shifts
+        self.shifts: set[fx.Node] = set()
         self._memory: dict[fx.Graph, Aliases] = {}
         self.values = values
         self.may: dict[fx.Node, LeafMasks] = {}
@@ -143,11 +153,18 @@ class Support:
         if kind == "any":
             return self._elementwise_product(operands)
         if kind == "affine" and not self._analysis.facts.pairs.get(node):
-            product = dict(self.may[ties["weight"]])  # a normalisation: scaled by its weight
+            product = self._scaled(ties)
         else:
             product = self._product(node, operands)
         bias = ties["bias"] if kind == "affine" and ties.has("bias") else None
-        return product if bias is None else self._sum_of(product, bias)
+        return product if bias is None or not self.shifted else self._sum_of(product, bias)
+
+    def _scaled(self, ties: Ties) -> LeafMasks:
+        """A normalisation: scaled by its weight, after a shift of its own."""
+        if self.shifted:
+            return dict(self.may[ties["weight"]])
+        self.shifts.update(ties[name] for name in ("bias", "running_mean") if name in ties.names() and ties.has(name))
+        return self._elementwise_product([ties["weight"], ties["input"]])
 
     def _sum(self, operands: list[fx.Node]) -> LeafMasks:
         alive = [item for item in operands if item not in self.void]
@@ -169,6 +186,8 @@ class Support:
     def _product(self, node: fx.Node, operands: list[fx.Node]) -> LeafMasks:
         """A contraction or an affine map without its shift: every operand that holds an axis may be nonzero on it."""
         ties = self.ties(node)
+        if not self.shifted and ties.has("bias"):
+            self.shifts.add(ties["bias"])
         factors = [item for item in operands if not (ties.has("bias") and item is ties["bias"])]
         found: LeafMasks = {}
         for leaf in {leaf for item in factors for leaf in self.may[item]}:
@@ -226,7 +245,7 @@ class Support:
         summed = {own for _, own in self.paired(node, weight)}
         activations = {activation for (activation, _), _ in self.paired(node, weight)}
         ties = self.ties(node)
-        if not alive.any() and not (ties.has("bias") and ties["bias"] not in self.void):
+        if not alive.any() and not (self.shifted and ties.has("bias") and ties["bias"] not in self.void):
             self.void.add(node)
         found: RowMasks = {}
         for place, dim in enumerate(self.dims(weight)):

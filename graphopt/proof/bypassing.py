@@ -75,7 +75,7 @@ def check_bypasses(origin: Program, rewritten: Program, bypasses: Sequence[Bypas
     for attempt in range(ATTEMPTS + 1):
         values = origin.parameters
         if attempt < ATTEMPTS:
-            values = random_parameters(values, seed + attempt)
+            values = random_parameters(values, seed + attempt, masks=attempt > 0)
         comparison = compared(_run(origin, values, ()), _run(origin, values, bypasses), _run(rewritten, values, ()))
         if comparison.effect > 0 and math.isfinite(comparison.error):
             break

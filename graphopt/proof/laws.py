@@ -149,7 +149,7 @@ def _mask_equals_slice(
     for attempt in range(ATTEMPTS + 1):
         values = graph.tensors
         if attempt < ATTEMPTS:
-            values = random_parameters(values, seed + attempt)
+            values = random_parameters(values, seed + attempt, masks=attempt > 0)
         comparison = compare(graph, rewritten, kept, values, (inputs.args, inputs.kwargs))
         found.append(comparison)
         if comparison.effect > 0 and math.isfinite(comparison.error):

@@ -29,15 +29,30 @@ def random_like(tensor: Tensor, generator: torch.Generator) -> Tensor:
     return (mean + spread * noise).to(tensor.dtype)
 
 
-def random_parameters(tensors: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
-    """Random values for every floating-point Parameter, by name; buffers stay as they are and tied names stay tied."""
+def random_parameters(tensors: Mapping[str, Tensor], seed: int, *, masks: bool = False) -> dict[str, Tensor]:
+    """Random values for every floating-point Parameter, by name; buffers stay as they are and tied names stay tied.
+
+    Args:
+        tensors: parameters and buffers.
+        seed: of the random values.
+        masks: draw buffers of zeros and ones too, as ``torch.nn.utils.prune`` leaves: what they hide has no effect.
+    """
     generator = torch.Generator().manual_seed(seed)
     made: dict[TensorKey, Tensor] = {}
     out: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         key = tensor_key(tensor)
         if key not in made:
-            drawn = isinstance(tensor, nn.Parameter) and tensor.is_floating_point() and tensor.numel()
+            drawn = isinstance(tensor, nn.Parameter) or (masks and _is_mask(tensor))
+            drawn = drawn and tensor.is_floating_point() and bool(tensor.numel())
             made[key] = random_like(tensor, generator) if drawn else tensor.detach()
         out[name] = made[key]
     return out
+
+
+def _is_mask(tensor: Tensor) -> bool:
+    """Whether a buffer holds zeros and ones, both of them."""
+    if tensor.ndim < 2 or not tensor.numel():
+        return False
+    zeros, ones = tensor == 0, tensor == 1
+    return bool((zeros | ones).all() and zeros.any() and ones.any())

@@ -139,10 +139,27 @@ def _sample(program: Program, name: str | None) -> fx.Node:
     if not tensors:
         raise GraphoptError("found no tensor among the program's inputs, wanted the sample that its regions depend on")
     if name is None:
-        return next(iter(tensors.values()))
+        return _likeliest(program, list(tensors.values()))
     if name not in tensors:
         raise GraphoptError(f"found no tensor input {name!r}; pass sample= as one of {', '.join(tensors)}")
     return tensors[name]
+
+
+def _likeliest(program: Program, tensors: list[fx.Node]) -> fx.Node:
+    """The input that looks most like the output, as a denoiser's sample does; the first where none does.
+
+    Inputs of a graph that torch.compile hands over come in the order of their use, so their order alone says little.
+    """
+    outputs = [node for node in program.graph_module.graph.output_node().all_input_nodes if tensor_of(node) is not None]
+    wanted = integer_shape(value_of(outputs[0])) if outputs else ()
+
+    def likeness(node: fx.Node) -> int:
+        shape, tensor = integer_shape(value_of(node)), tensor_of(node)
+        if tensor is None or not tensor.is_floating_point() or len(shape) != len(wanted):
+            return 0
+        return sum(mine == other for mine, other in zip(shape, wanted, strict=True))
+
+    return max(tensors, key=likeness)  # the first of several
 
 
 def is_addition(node: fx.Node) -> bool:

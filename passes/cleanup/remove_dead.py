@@ -53,8 +53,8 @@ class RemoveDead(Pass):
             )
         if program.lineage is not None and program.lineage.kept:
             raise PreconditionError(
-                "the program's channels were pruned before, and its plan tells what is kept in indices of the captured "
-                "one; put remove-dead before prune-channels"
+                "channels were taken out of the program before, and its plan tells what is kept in indices of the "
+                "captured one; name remove-dead once, before prune-channels"
             )
 
     def run(self, program: Program, context: PassContext) -> PassResult:
@@ -78,7 +78,7 @@ class RemoveDead(Pass):
             spec=str(self),
             before=figures(program),
             after=figures(rewritten),
-            notes=(*_sum_lines(sums), *_axis_lines(graph, kept)),
+            notes=(*_sum_lines(sums), *_axis_lines(graph, kept), *_constant_lines(graph, dead)),
         )
         plan = make_plan(graph, kept, (str(self),)) if kept else plan_of(rewritten, str(self))
         used = len(sums) + len(kept)
@@ -108,3 +108,14 @@ def _axis_lines(graph: DependencyGraph, kept: Mapping[str, tuple[int, ...]]) -> 
         if group.id in kept:
             gone = group.size - len(kept[group.id])
             yield f"{gone} of {group.size} indices of the {group.kind} axis {group.id} are dead"
+
+
+def _constant_lines(graph: DependencyGraph, dead: DeadParts) -> Iterator[str]:
+    """Lines about what a user may have taken for dead."""
+    constants = dead.constants()
+    for group in graph.groups:
+        if group.id in constants:
+            yield (
+                f"{constants[group.id]} of {group.size} indices of the {group.kind} axis {group.id} stay: they compute "
+                "nothing, but a bias or a normalisation shifts them, so they are constant and not zero"
+            )

@@ -50,8 +50,9 @@ def test_passes_that_change_the_model_are_refused(passes: str) -> None:
         read_options({"passes": passes})
     name = lossy.partition("{")[0]
     assert str(error.value) == (
-        f"option passes: {name} changes what the model computes, wanted exact passes only; call result = "
-        f"graphopt.optimize(model, args, passes='{lossy}') and compile result.module()"
+        f"option passes: {name} is no exact rewrite of one program, wanted exact passes only; call result = "
+        f"graphopt.optimize(model, args, passes='{lossy}') and compile result.module(), or give a caching pass as "
+        "the option cache"
     )
 
 

@@ -309,3 +309,19 @@ def test_a_zero_times_anything_is_an_idle_branch() -> None:
 
     program = graphopt.capture(Scaled(), (TOKENS,))
     assert DeadParts(graphopt.DependencyGraph(program)).idle_sums() == {"sub": "x"}
+
+
+def test_an_empty_dimension_is_no_obstacle() -> None:
+    class Grows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.head = nn.Linear(8, 6), nn.Linear(6, 2)
+            self.register_buffer("past", torch.zeros(2, 0, 6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.head(torch.cat([self.past, self.first(x)], dim=1))
+            return out
+
+    model = Grows()
+    zero(model.head.weight, [1, 5], dim=1)
+    assert kept(model, TOKENS) in ({}, {"first.weight:0": (0, 2, 3, 4)})

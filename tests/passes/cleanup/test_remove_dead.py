@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 import graphopt
 from graphopt.errors import PreconditionError, VerificationError
@@ -91,6 +92,24 @@ def test_nothing_dead_changes_nothing() -> None:
     assert result.report.passes[0].notes == ()
 
 
+def test_what_is_constant_is_named() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 2, 1)).eval()
+    nn.init.uniform_(model[1].running_mean)
+    prune.ln_structured(model[0], "weight", amount=3, n=2, dim=0)
+    result = graphopt.optimize(model, (torch.randn(2, 3, 4, 4),), passes="remove-dead")
+    (note,) = result.report.passes[0].notes
+    assert note.startswith("3 of 8 indices of the channel axis 0.bias:0 stay: they compute nothing, but a bias")
+
+
+def test_masks_that_were_not_made_permanent_are_proved() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 2, 1)).eval()
+    prune.ln_structured(model[2], "weight", amount=3, n=2, dim=1)
+    result = graphopt.optimize(model, (torch.randn(2, 3, 4, 4),), passes="remove-dead")
+    assert result.program.parameters["2.weight_mask"].shape == (2, 5, 1, 1)
+
+
 @pytest.mark.parametrize(
     ("options", "kept", "whole_block"),
     [("channels=false", 16, False), ("branches=false", 8, True)],
@@ -130,7 +149,7 @@ def test_other_passes_follow(model: nn.Module) -> None:
 
 
 def test_it_comes_before_pruning(model: nn.Module) -> None:
-    with pytest.raises(PreconditionError, match="put remove-dead before prune-channels"):
+    with pytest.raises(PreconditionError, match="name remove-dead once, before prune-channels"):
         graphopt.optimize(model, (X,), passes="prune-channels{ratio=0.5,importance=magnitude},remove-dead")
 
 
