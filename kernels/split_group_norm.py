@@ -101,43 +101,46 @@ _normalise_columns = tuned(COLUMNS, key=("space", "x_width", "y_width"))(_normal
 
 
 def reference(
-    fresh: Tensor,
-    cached: Tensor,
+    first: Tensor,
+    second: Tensor,
     groups: int,
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float,
     silu: bool,
-    cached_statistics: Tensor | None = None,
+    first_statistics: Tensor | None = None,
+    second_statistics: Tensor | None = None,
 ) -> Tensor:
     """Do what `split_group_norm` does in plain torch; without statistics, in the order of the unfused graph."""
-    joined = torch.cat([fresh, cached], 1)
-    if cached_statistics is None:
+    joined = torch.cat([first, second], 1)
+    if first_statistics is None and second_statistics is None:
         normed = F.group_norm(joined, groups, weight, bias, eps)
     else:
-        statistics = torch.cat([channel_statistics(fresh), cached_statistics], 1)
+        known = ((first, first_statistics), (second, second_statistics))
+        statistics = torch.cat([channel_statistics(half) if found is None else found for half, found in known], 1)
         normed = _from_statistics(joined, statistics, groups, weight, bias, eps)
     return F.silu(normed) if silu else normed
 
 
 def supports(
-    fresh: Tensor,
-    cached: Tensor,
+    first: Tensor,
+    second: Tensor,
     groups: int,
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float,
     silu: bool,
-    cached_statistics: Tensor | None = None,
+    first_statistics: Tensor | None = None,
+    second_statistics: Tensor | None = None,
 ) -> str | None:
     """Why the kernel does not take these arguments; None where it takes them."""
-    reason = refuse_dtype({"fresh": fresh, "cached": cached}) or _refuse_shapes(fresh, cached, groups)
+    reason = refuse_dtype({"first": first, "second": second}) or _refuse_shapes(first, second, groups)
     if reason is not None:
         return reason
-    for name, tensor in (("fresh", fresh), ("cached", cached)):
+    for name, tensor in (("first", first), ("second", second)):
         if strided(tensor) is None:
             return f"the space of {name} does not lie in memory as one dimension"
-    channels = fresh.shape[1] + cached.shape[1]
+    channels = first.shape[1] + second.shape[1]
     for name, affine in (("weight", weight), ("bias", bias)):
         if affine is None:
             continue
@@ -145,21 +148,24 @@ def supports(
             return (
                 f"{name} is {affine.dtype} {[*affine.shape]}, not a contiguous number for each of {channels} channels"
             )
-        if affine.device != fresh.device:
-            return f"{name} is on {affine.device} and fresh on {fresh.device}"
-    return None if cached_statistics is None else _refuse_statistics(cached, cached_statistics)
+        if affine.device != first.device:
+            return f"{name} is on {affine.device} and first on {first.device}"
+    return _refuse_statistics("first", first, first_statistics) or _refuse_statistics(
+        "second", second, second_statistics
+    )
 
 
 @triton_op("graphopt::split_group_norm", mutates_args=())
 def split_group_norm(
-    fresh: Tensor,
-    cached: Tensor,
+    first: Tensor,
+    second: Tensor,
     groups: int,
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float,
     silu: bool,
-    cached_statistics: Tensor | None = None,
+    first_statistics: Tensor | None = None,
+    second_statistics: Tensor | None = None,
 ) -> Tensor:
     """Return GroupNorm, and SiLU where asked, of the channels of two tensors one behind the other.
 
@@ -167,24 +173,25 @@ def split_group_norm(
     graph rounds between the norm and SiLU. The output has its channels last where both tensors have.
 
     Args:
-        fresh: (N, C1, ...).
-        cached: (N, C2, ...), of the same space.
+        first: (N, C1, ...); which of the two is stored makes no difference.
+        second: (N, C2, ...), of the same space.
         groups: how many groups the C1 + C2 channels are divided into.
         weight: (C1 + C2,) or None.
         bias: (C1 + C2,) or None.
         eps: added to the variance.
         silu: whether SiLU follows.
-        cached_statistics: what `channel_statistics` says of `cached`, (N, C2, 2), or None to take them here.
+        first_statistics: what `channel_statistics` says of `first`, (N, C1, 2), or None to take them here.
+        second_statistics: the same of `second`, (N, C2, 2).
 
     References:
         Wu and He, Group Normalization, arXiv 1803.08494.
     """
-    arguments = (fresh, cached, groups, weight, bias, eps, silu, cached_statistics)
+    arguments = (first, second, groups, weight, bias, eps, silu, first_statistics, second_statistics)
     present = [tensor for tensor in arguments if isinstance(tensor, Tensor)]
-    x, y = strided(fresh), strided(cached)
+    x, y = strided(first), strided(second)
     if x is None or y is None or not uses_triton(*present) or supports(*arguments) is not None:
         return reference(*arguments)
-    return _launch(x, y, groups, weight, bias, eps, silu, cached_statistics)
+    return _launch(x, y, groups, weight, bias, eps, silu, first_statistics, second_statistics)
 
 
 differentiate_by(split_group_norm, reference)
@@ -198,15 +205,28 @@ def _launch(
     bias: Tensor | None,
     eps: float,
     silu: bool,
-    statistics: Tensor | None,
+    first_statistics: Tensor | None,
+    second_statistics: Tensor | None,
 ) -> Tensor:
-    """Launch the statistics of both halves at once, their merging where it wants a launch, and the norm."""
+    """Launch the statistics of what has none, their merging where it wants a launch, and the norm."""
     members = (x.tensor.shape[1] + y.tensor.shape[1]) // groups
+    known = [
+        None if statistics is None else Moments(statistics.unsqueeze(1), space_of(x.tensor))
+        for statistics in (first_statistics, second_statistics)
+    ]
     with on_device(x.tensor):
-        found, known = channel_moments(x, y if statistics is None else None, members)
-        if statistics is not None:
-            known = Moments(statistics.unsqueeze(1), space_of(x.tensor))
-        return _normalised(x, y, (found, known or found), members, weight, bias, eps, silu=silu)
+        moments = _all_moments(x, y, known[0], known[1], members)
+        return _normalised(x, y, moments, members, weight, bias, eps, silu=silu)
+
+
+def _all_moments(
+    x: Strided, y: Strided, of_x: Moments | None, of_y: Moments | None, members: int
+) -> tuple[Moments, Moments]:
+    """The moments of both halves: those that are known, and the others from one launch."""
+    if of_x is None:
+        of_x, taken = channel_moments(x, y if of_y is None else None, members)
+        return of_x, of_y or taken or of_x
+    return of_x, of_y or channel_moments(y, None, members)[0]
 
 
 def _normalised(
@@ -251,14 +271,14 @@ def _normalised(
     return out.tensor
 
 
-def _empty_output(fresh: Tensor, cached: Tensor) -> Strided:
+def _empty_output(first: Tensor, second: Tensor) -> Strided:
     """An output of the concatenated shape, with its channels last where both halves have them last."""
-    width, space = fresh.shape[1] + cached.shape[1], space_of(fresh)
-    shape = (fresh.shape[0], width, *fresh.shape[2:])
-    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(fresh.dim())
-    if last is None or not all(_has_channels_last(half, last) for half in (fresh, cached)):
-        return Strided(fresh.new_empty(shape), (width * space, space, 1))
-    out = torch.empty(shape, dtype=fresh.dtype, device=fresh.device, memory_format=last)
+    width, space = first.shape[1] + second.shape[1], space_of(first)
+    shape = (first.shape[0], width, *first.shape[2:])
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(first.dim())
+    if last is None or not all(_has_channels_last(half, last) for half in (first, second)):
+        return Strided(first.new_empty(shape), (width * space, space, 1))
+    out = torch.empty(shape, dtype=first.dtype, device=first.device, memory_format=last)
     return Strided(out, (width * space, 1, width))
 
 
@@ -266,12 +286,12 @@ def _has_channels_last(half: Tensor, last: torch.memory_format) -> bool:
     return half.is_contiguous(memory_format=last) and not half.is_contiguous()
 
 
-def _refuse_shapes(fresh: Tensor, cached: Tensor, groups: int) -> str | None:
-    if fresh.dim() < 2 or fresh.shape[:1] != cached.shape[:1] or fresh.shape[2:] != cached.shape[2:]:
-        return f"fresh is {[*fresh.shape]} and cached {[*cached.shape]}, which differ in more than channels"
-    if fresh.numel() == 0 or cached.numel() == 0:
-        return f"fresh is {[*fresh.shape]} and cached {[*cached.shape]}, of which one is empty"
-    channels = fresh.shape[1] + cached.shape[1]
+def _refuse_shapes(first: Tensor, second: Tensor, groups: int) -> str | None:
+    if first.dim() < 2 or first.shape[:1] != second.shape[:1] or first.shape[2:] != second.shape[2:]:
+        return f"first is {[*first.shape]} and second {[*second.shape]}, which differ in more than channels"
+    if first.numel() == 0 or second.numel() == 0:
+        return f"first is {[*first.shape]} and second {[*second.shape]}, of which one is empty"
+    channels = first.shape[1] + second.shape[1]
     if groups < 1 or channels % groups:
         return f"{channels} channels do not divide into {groups} groups"
     if channels // groups > MERGED:
@@ -279,12 +299,15 @@ def _refuse_shapes(fresh: Tensor, cached: Tensor, groups: int) -> str | None:
     return None
 
 
-def _refuse_statistics(cached: Tensor, statistics: Tensor) -> str | None:
-    shape = (cached.shape[0], cached.shape[1], 2)
+def _refuse_statistics(name: str, half: Tensor, statistics: Tensor | None) -> str | None:
+    if statistics is None:
+        return None
+    shape = (half.shape[0], half.shape[1], 2)
     if tuple(statistics.shape) != shape or statistics.dtype != torch.float32 or not statistics.is_contiguous():
-        return f"the statistics are {statistics.dtype} {[*statistics.shape]}, not contiguous torch.float32 {[*shape]}"
-    if statistics.device != cached.device:
-        return f"the statistics are on {statistics.device} and cached on {cached.device}"
+        found = f"{statistics.dtype} {[*statistics.shape]}"
+        return f"the statistics of {name} are {found}, not contiguous torch.float32 {[*shape]}"
+    if statistics.device != half.device:
+        return f"the statistics of {name} are on {statistics.device} and {name} on {half.device}"
     return None
 
 
@@ -309,32 +332,35 @@ def _per_channel(value: Tensor, x: Tensor) -> Tensor:
 
 
 def _bytes_before(
-    fresh: Tensor,
-    cached: Tensor,
+    first: Tensor,
+    second: Tensor,
     groups: int,
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float,
     silu: bool,
-    cached_statistics: Tensor | None = None,
+    first_statistics: Tensor | None = None,
+    second_statistics: Tensor | None = None,
 ) -> int:
     """The concatenation (2), statistics (1), the norm (2) and SiLU (2), each over both halves."""
-    return (size_bytes(fresh) + size_bytes(cached)) * (7 if silu else 5)
+    return size_bytes(first, second) * (7 if silu else 5)
 
 
 def _bytes_after(
-    fresh: Tensor,
-    cached: Tensor,
+    first: Tensor,
+    second: Tensor,
     groups: int,
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float,
     silu: bool,
-    cached_statistics: Tensor | None = None,
+    first_statistics: Tensor | None = None,
+    second_statistics: Tensor | None = None,
 ) -> int:
     """Statistics of what has none yet, and reading and writing both halves."""
-    known = 0 if cached_statistics is None else size_bytes(cached)
-    return 3 * (size_bytes(fresh) + size_bytes(cached)) - known
+    known = 0 if first_statistics is None else size_bytes(first)
+    known += 0 if second_statistics is None else size_bytes(second)
+    return 3 * size_bytes(first, second) - known
 
 
 KERNEL = Kernel(

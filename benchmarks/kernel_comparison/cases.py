@@ -151,7 +151,7 @@ def _split_group_norm(batch: int, side: int, stored: int, fresh: int, maker: Mak
     halves = maker(batch, fresh, side, side), maker(batch, stored, side, side)
     statistics = maker(batch, stored, 2, dtype=torch.float32).abs() if kept else None
     width = stored + fresh
-    return *halves, 32, maker(width), maker(width), 1e-5, True, statistics
+    return *halves, 32, maker(width), maker(width), 1e-5, True, None, statistics
 
 
 def _channel_statistics(batch: int, side: int, channels: int, maker: Maker) -> Arguments:

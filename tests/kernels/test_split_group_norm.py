@@ -1,4 +1,3 @@
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -8,36 +7,40 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
-from graphopt.kernels import channel_statistics, find_kernel, moments
-from graphopt.kernels import split_group_norm as module
+from graphopt.kernels import channel_statistics, find_kernel
 
 KERNEL = find_kernel("split_group_norm")
 TARGET = "graphopt.kernels.split_group_norm:split_group_norm"
 FLOATS = (torch.float32, torch.float16)
+HALVES = ("first", "second")
+KNOWN = ("", "first", "second", "first second")
 
 
 def arguments(
-    fresh: tuple[int, ...],
+    first: tuple[int, ...],
     width: int,
     groups: int,
     *,
     affine: bool = True,
     silu: bool = True,
-    known: bool = False,
+    known: str = "",
     mean: float = 0.0,
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
 ) -> tuple[Any, ...]:
-    """Arguments of a fresh half of a shape and a cached half with `width` channels."""
+    """Arguments of a first half of a shape and a second one with `width` channels; `known` tells whose statistics."""
 
     def draw(*shape: int) -> Tensor:
         return torch.randn(shape, device=device)
 
-    halves = [(mean + draw(fresh[0], channels, *fresh[2:])).to(dtype) for channels in (fresh[1], width)]
-    channels = fresh[1] + width
+    halves = [(mean + draw(first[0], channels, *first[2:])).to(dtype) for channels in (first[1], width)]
+    channels = first[1] + width
     weight, bias = (draw(channels).to(dtype), draw(channels).to(dtype)) if affine else (None, None)
-    statistics = channel_statistics.reference(halves[1]) if known else None
-    return *halves, groups, weight, bias, 1e-5, silu, statistics
+    statistics = [
+        channel_statistics.reference(half) if name in known.split() else None
+        for half, name in zip(halves, HALVES, strict=True)
+    ]
+    return *halves, groups, weight, bias, 1e-5, silu, *statistics
 
 
 def mapped(given: tuple[Any, ...], function: Callable[[Tensor], Tensor]) -> tuple[Any, ...]:
@@ -79,18 +82,23 @@ CASES = {
     "no space": lambda dtype: arguments((3, 6), 4, 2, dtype=dtype),
     "one position": lambda dtype: arguments((2, 6, 1, 1), 4, 5, dtype=dtype),
     "one channel each": lambda dtype: arguments((2, 1, 11), 1, 1, dtype=dtype),
-    "weights alone": lambda dtype: (*arguments((2, 4, 9), 4, 2, dtype=dtype)[:4], None, 1e-5, False, None),
+    "weights alone": lambda dtype: (*arguments((2, 4, 9), 4, 2, dtype=dtype)[:4], None, 1e-5, False, None, None),
     "bias alone": lambda dtype: replaced(arguments((2, 4, 9), 4, 2, dtype=dtype), 3, None),
     "several blocks": lambda dtype: arguments((1, 2, 1500), 1, 1, dtype=dtype),
     "large groups": lambda dtype: arguments((1, 69, 5), 70, 1, dtype=dtype),
     "large epsilon": lambda dtype: replaced(arguments((2, 4, 9), 4, 2, dtype=dtype), 5, 0.5),
     "far from zero": lambda dtype: arguments((2, 4, 5, 7), 4, 2, mean=8.0, dtype=dtype),
-    "known statistics": lambda dtype: arguments((2, 6, 5, 7), 3, 3, known=True, dtype=dtype),
-    "known statistics of aligned groups": lambda dtype: arguments((2, 6, 35), 6, 4, known=True, dtype=dtype),
+    "known statistics": lambda dtype: arguments((2, 6, 5, 7), 3, 3, known="second", dtype=dtype),
+    "known statistics of the first": lambda dtype: arguments((2, 6, 5, 7), 3, 3, known="first", dtype=dtype),
+    "known statistics of both": lambda dtype: arguments((2, 6, 5, 7), 3, 3, known="first second", dtype=dtype),
+    "known statistics of aligned groups": lambda dtype: arguments((2, 6, 35), 6, 4, known="second", dtype=dtype),
     "channels last": lambda dtype: halves(arguments((2, 6, 5, 7), 42, 3, dtype=dtype), last),
     "channels last in pieces": lambda dtype: halves(arguments((1, 4, 23, 31), 2, 2, dtype=dtype), last),
     "channels last, statistics known": lambda dtype: halves(
-        arguments((1, 4, 23, 31), 5, 3, known=True, dtype=dtype), last
+        arguments((1, 4, 23, 31), 5, 3, known="second", dtype=dtype), last
+    ),
+    "channels last, statistics of the first known": lambda dtype: halves(
+        arguments((1, 4, 23, 31), 5, 3, known="first", dtype=dtype), last
     ),
     "channels last, three dimensions": lambda dtype: halves(arguments((1, 4, 2, 3, 5), 4, 2, dtype=dtype), last),
     "one half with channels last": lambda dtype: replaced(
@@ -108,11 +116,14 @@ def replaced(given: tuple[Any, ...], place: int, value: Any) -> tuple[Any, ...]:
     return *given[:place], value, *given[place + 1 :]
 
 
-def special(dtype: torch.dtype, *, known: bool = False) -> tuple[Any, ...]:
+def special(dtype: torch.dtype, *, known: str = "") -> tuple[Any, ...]:
     """NaN and infinities in three of four groups of one sample."""
     given = arguments((2, 6, 9), 6, 4, silu=False, dtype=dtype)
     given[0][0, 0, 3], given[0][0, 4, 0], given[1][0, 2, 8] = torch.nan, torch.inf, -torch.inf
-    return replaced(given, 7, channel_statistics.reference(given[1])) if known else given
+    for place, half in enumerate(HALVES):
+        if half in known.split():
+            given = replaced(given, 7 + place, channel_statistics.reference(given[place]))
+    return given
 
 
 class TestReference:
@@ -123,21 +134,21 @@ class TestReference:
         self, width: int, groups: int, silu: bool, dtype: torch.dtype
     ) -> None:
         given = arguments((2, 6, 5, 7), width, groups, silu=silu, dtype=dtype)
-        fresh, cached, _, weight, bias, eps, *_ = given
-        normed = F.group_norm(torch.cat([fresh, cached], dim=1), groups, weight, bias, eps)
+        first, second, _, weight, bias, eps, *_ = given
+        normed = F.group_norm(torch.cat([first, second], dim=1), groups, weight, bias, eps)
         assert torch.equal(KERNEL.op(*given), F.silu(normed) if silu else normed)
 
     @pytest.mark.parametrize("dtype", [*FLOATS, torch.bfloat16])
     @pytest.mark.parametrize("case", [name for name in CASES if "known" in name])
     def test_with_known_statistics_is_as_near(self, case: str, dtype: torch.dtype, require_close: Any) -> None:
         given = CASES[case](dtype)
-        found = KERNEL.reference(*given[:6], False, given[7])
+        found = KERNEL.reference(*given[:6], False, *given[7:])
         require_close(found, exact((*given[:6], False)))
 
     def test_known_statistics_are_what_is_normalised_with(self) -> None:
-        given = arguments((1, 2, 4), 2, 1, affine=False, silu=False, known=True)
+        given = arguments((1, 2, 4), 2, 1, affine=False, silu=False, known="second")
         statistics = torch.tensor([[[3.0, 0.0], [3.0, 0.0]]])
-        moved = replaced(given, 7, statistics)
+        moved = replaced(given, 8, statistics)
         assert not torch.equal(KERNEL.op(*given), KERNEL.op(*moved))
         centre = (given[0].mean() + 3) / 2
         found = KERNEL.op(*moved)
@@ -148,33 +159,37 @@ PLAIN = arguments((2, 6, 5, 7), 3, 3)
 EMPTY_SPACE = arguments((2, 6, 0, 7), 3, 3)
 REASONS = [
     (PLAIN, None),
-    (arguments((2, 6, 5, 7), 3, 3, known=True, dtype=torch.bfloat16), None),
+    (arguments((2, 6, 5, 7), 3, 3, known="second", dtype=torch.bfloat16), None),
     (halves(PLAIN, last), None),
     (halves(PLAIN, sliced), None),
     (halves(arguments((2, 6, 5), 3, 3), tokens), None),
     (replaced(PLAIN, 3, torch.ones(9).half()), None),
-    (halves(PLAIN, Tensor.double), "fresh is torch.float64, which is none of float32, float16 and bfloat16"),
-    (replaced(PLAIN, 1, PLAIN[1].half()), "cached is torch.float16 and fresh is torch.float32"),
+    (halves(PLAIN, Tensor.double), "first is torch.float64, which is none of float32, float16 and bfloat16"),
+    (replaced(PLAIN, 1, PLAIN[1].half()), "second is torch.float16 and first is torch.float32"),
     (
         replaced(PLAIN, 1, torch.ones(2, 3, 7, 5)),
-        "fresh is [2, 6, 5, 7] and cached [2, 3, 7, 5], which differ in more than channels",
+        "first is [2, 6, 5, 7] and second [2, 3, 7, 5], which differ in more than channels",
     ),
-    (EMPTY_SPACE, "fresh is [2, 6, 0, 7] and cached [2, 3, 0, 7], of which one is empty"),
-    (arguments((2, 6, 5), 0, 3), "fresh is [2, 6, 5] and cached [2, 0, 5], of which one is empty"),
+    (EMPTY_SPACE, "first is [2, 6, 0, 7] and second [2, 3, 0, 7], of which one is empty"),
+    (arguments((2, 6, 5), 0, 3), "first is [2, 6, 5] and second [2, 0, 5], of which one is empty"),
     (replaced(PLAIN, 2, 4), "9 channels do not divide into 4 groups"),
     (arguments((1, 8192, 1), 1, 1), "a group has 8193 channels, more than the 8192 that one program merges"),
     (
         replaced(PLAIN, 0, torch.ones(2, 6, 7, 5).transpose(2, 3)),
-        "the space of fresh does not lie in memory as one dimension",
+        "the space of first does not lie in memory as one dimension",
     ),
     (
         replaced(PLAIN, 3, torch.ones(8)),
         "weight is torch.float32 [8], not a contiguous number for each of 9 channels",
     ),
-    (replaced(PLAIN, 4, torch.ones(9, device="meta")), "bias is on meta and fresh on cpu"),
+    (replaced(PLAIN, 4, torch.ones(9, device="meta")), "bias is on meta and first on cpu"),
     (
-        replaced(PLAIN, 7, torch.ones(2, 6, 2)),
-        "the statistics are torch.float32 [2, 6, 2], not contiguous torch.float32 [2, 3, 2]",
+        replaced(PLAIN, 7, torch.ones(2, 5, 2)),
+        "the statistics of first are torch.float32 [2, 5, 2], not contiguous torch.float32 [2, 6, 2]",
+    ),
+    (
+        replaced(PLAIN, 8, torch.ones(2, 6, 2)),
+        "the statistics of second are torch.float32 [2, 6, 2], not contiguous torch.float32 [2, 3, 2]",
     ),
 ]
 
@@ -186,8 +201,8 @@ class TestContract:
 
     @pytest.mark.parametrize("layout", [torch.clone, last])
     def test_fake_and_meta_tensors(self, layout: Callable[[Tensor], Tensor]) -> None:
-        given = halves(arguments((2, 6, 5, 7), 3, 3, known=True, dtype=torch.float16), layout)
-        for arguments_ in (given, replaced(given, 7, None)):
+        given = halves(arguments((2, 6, 5, 7), 3, 3, known="second", dtype=torch.float16), layout)
+        for arguments_ in (given, replaced(given, 8, None)):
             meta = KERNEL.op(*mapped(arguments_, lambda tensor: tensor.to("meta")))
             with FakeTensorMode() as mode:
                 fakes = mapped(arguments_, mode.from_tensor)
@@ -200,9 +215,15 @@ class TestContract:
 
     @pytest.mark.parametrize(
         ("silu", "known", "before", "after"),
-        [(True, False, 7 * 9, 3 * 9), (False, False, 5 * 9, 3 * 9), (True, True, 7 * 9, 3 * 9 - 3)],
+        [
+            (True, "", 7 * 9, 3 * 9),
+            (False, "", 5 * 9, 3 * 9),
+            (True, "second", 7 * 9, 3 * 9 - 3),
+            (True, "first", 7 * 9, 3 * 9 - 6),
+            (True, "first second", 7 * 9, 2 * 9),
+        ],
     )
-    def test_bytes(self, silu: bool, known: bool, before: int, after: int) -> None:
+    def test_bytes(self, silu: bool, known: str, before: int, after: int) -> None:
         given = arguments((2, 6, 8), 3, 3, silu=silu, known=known, dtype=torch.float16)
         channel = 2 * 8 * 2
         assert KERNEL.bytes_before(*given) == before * channel
@@ -211,63 +232,23 @@ class TestContract:
 
 class TestOperator:
     @pytest.mark.parametrize("gradient", [False, True])
-    @pytest.mark.parametrize("known", [False, True])
-    def test_opcheck(self, known: bool, gradient: bool) -> None:
+    @pytest.mark.parametrize("known", KNOWN)
+    def test_opcheck(self, known: str, gradient: bool) -> None:
         given = arguments((2, 6, 5, 7), 3, 3, known=known)
         torch.library.opcheck(KERNEL.op, mapped(given, lambda tensor: tensor.requires_grad_(gradient)))
 
-    @pytest.mark.parametrize("known", [False, True])
-    def test_gradients(self, known: bool) -> None:
+    @pytest.mark.parametrize("known", KNOWN)
+    def test_gradients(self, known: str) -> None:
         given = mapped(arguments((2, 3, 4), 3, 2, known=known), lambda tensor: tensor.double().requires_grad_())
         assert torch.autograd.gradcheck(KERNEL.op, given)
 
     def test_gradients_through_statistics_are_those_of_the_norm(self) -> None:
         given = mapped(arguments((2, 3, 4), 3, 2), lambda tensor: tensor.double().requires_grad_())
-        found = KERNEL.op(*given[:7], torch.ops.graphopt.channel_statistics(given[1]))
+        found = KERNEL.op(*given[:7], *map(torch.ops.graphopt.channel_statistics, given[:2]))
         leaves = [value for value in given if isinstance(value, Tensor)]
         seed = torch.randn_like(found)
         wanted = torch.autograd.grad(KERNEL.op(*given), leaves, seed)
         torch.testing.assert_close(torch.autograd.grad(found, leaves, seed), wanted)
-
-
-def compiled_both(compiled: Any, given: tuple[Any, ...]) -> list[Any]:
-    """The launches of a call, statistics and norm, compiled in their order."""
-    inner: list[Any] = []
-
-    def launch() -> None:
-        places = [moments.strided(half) for half in given[:2]]
-        inner.extend(compiled(module, lambda: module._launch(*places, *given[2:])))
-
-    return [*compiled(moments, launch), *inner]
-
-
-class TestLaunches:
-    def test_of_rows(self, compiled: Any) -> None:
-        given = arguments((2, 320, 64, 64), 640, 32, dtype=torch.bfloat16)
-        statistics, norm = compiled_both(compiled, given)
-        assert statistics.grid == (2 * 960, 1)
-        assert norm.grid == (2 * 960 * 4,)
-        assert not norm.arguments["merged"]
-        for launch in (statistics, norm):
-            assert len(re.findall(r"ld\.global\.v4\.b32", launch.ptx)) == 2
-        assert len(re.findall(r"st\.global\.v4\.b32", norm.ptx)) == 1
-
-    def test_of_channels_last(self, compiled: Any) -> None:
-        given = halves(arguments((2, 320, 64, 64), 640, 32, dtype=torch.bfloat16), last)
-        statistics, merging, norm = compiled_both(compiled, given)
-        assert statistics.grid == (2 * 30, 16)
-        assert merging.grid == (2 * 32,)
-        assert norm.grid == (2 * 30 * 64,)
-        assert norm.arguments["out"].is_contiguous(memory_format=torch.channels_last)
-        assert "ld.global.v4.b32" in statistics.ptx
-        assert "st.global.v4.b32" in norm.ptx
-        assert "ld.global.b16" not in statistics.ptx
-
-    def test_known_statistics_are_not_taken_again(self, compiled: Any) -> None:
-        statistics, norm = compiled_both(compiled, arguments((2, 4, 8, 8), 12, 4, known=True))
-        assert statistics.arguments["y_width"] == 0
-        assert statistics.grid == (8, 1)
-        assert norm.grid == (32,)
 
 
 def far_out(dtype: torch.dtype) -> tuple[Any, ...]:
@@ -278,14 +259,14 @@ def far_out(dtype: torch.dtype) -> tuple[Any, ...]:
 REFUSED = {
     "no sample": lambda dtype: arguments((0, 4, 5), 4, 2, dtype=dtype),
     "double": lambda dtype: arguments((2, 4, 5), 4, 2, dtype=torch.float64),
-    "nothing cached": lambda dtype: arguments((2, 4, 5), 0, 2, dtype=dtype),
+    "nothing behind": lambda dtype: arguments((2, 4, 5), 0, 2, dtype=dtype),
     "transposed space": lambda dtype: halves(
         arguments((2, 4, 5, 7), 4, 2, dtype=dtype), lambda tensor: tensor.transpose(2, 3)
     ),
 }
 SPECIAL = {
     "plain": special,
-    "statistics known": lambda dtype: special(dtype, known=True),
+    "statistics known": lambda dtype: special(dtype, known="second"),
     "tokens": lambda dtype: halves(special(dtype), tokens),
 }
 INTERPRETED = {
@@ -316,7 +297,7 @@ class TestInterpreted:
     def test_equals_the_reference(self, case: str, dtype: torch.dtype, outcomes: Any, require_close: Any) -> None:
         given, outcome = outcomes[case, dtype]
         (found,) = outcome.outputs
-        assert outcome.launches == (3 if case in MERGED_APART else 2)
+        assert outcome.launches == 3 - (case not in MERGED_APART) - ("of both" in case)
         assert found.dtype == dtype
         assert found.stride() == torch.cat(given[:2], 1).stride() or case == "tokens"
         require_close(found, exact(given))
@@ -342,7 +323,7 @@ class TestInterpreted:
     @pytest.mark.slow
     def test_long_rows_are_taken_in_pieces(self, interpreted: Any, require_close: Any) -> None:
         given = arguments((1, 1, 33000), 2, 1)
-        known = arguments((1, 1, 33000), 2, 1, known=True)
+        known = arguments((1, 1, 33000), 2, 1, known="second")
         for values, outcome in zip((given, known), interpreted(TARGET, [given, known]), strict=True):
             assert outcome.launches == 3
             require_close(outcome.outputs[0], exact(values))
@@ -361,9 +342,9 @@ class TestOnGpu:
     @pytest.mark.filterwarnings("ignore:TensorFloat32")
     @pytest.mark.parametrize("dtype", [*FLOATS, torch.bfloat16])
     @pytest.mark.parametrize("layout", [torch.clone, last])
-    @pytest.mark.parametrize("known", [False, True])
+    @pytest.mark.parametrize("known", KNOWN)
     def test_eager_compiled_and_captured(
-        self, known: bool, layout: Callable[[Tensor], Tensor], dtype: torch.dtype, require_close: Any
+        self, known: str, layout: Callable[[Tensor], Tensor], dtype: torch.dtype, require_close: Any
     ) -> None:
         given = arguments((2, 320, 64, 64), 640, 32, known=known, dtype=dtype, device="cuda")
         given = halves(given, layout)
@@ -381,7 +362,7 @@ class TestOnGpu:
     def test_beyond_offsets_of_32_bits(self, require_close: Any) -> None:
         halves_ = torch.randn(2, 1, 64, device="cuda").half().repeat(1, 1, 2**24 + 1)
         known = channel_statistics.channel_statistics(halves_)
-        found = KERNEL.op(halves_, halves_, 2, None, None, 1e-5, False, known)
+        found = KERNEL.op(halves_, halves_, 2, None, None, 1e-5, False, known, known)
         wanted = KERNEL.reference(halves_[..., -64:], halves_[..., -64:], 2, None, None, 1e-5, False)
         torch.testing.assert_close(found[..., -64:], wanted, rtol=2e-3, atol=2e-3)
 

@@ -24,9 +24,9 @@ class UpBlock(nn.Module):
         self.norm = nn.GroupNorm(3, 9)
         self.conv = nn.Conv2d(9, 4, 3, padding=1)
 
-    def forward(self, fresh: Tensor, cached: Tensor) -> tuple[Tensor]:
+    def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor]:
         op = torch.ops.graphopt.split_group_norm
-        return (self.conv(op(fresh, cached, 3, self.norm.weight, self.norm.bias, 1e-5, True)),)
+        return (self.conv(op(first, second, 3, self.norm.weight, self.norm.bias, 1e-5, True)),)
 
 
 def inputs(batch: int, side: int) -> tuple[Tensor, Tensor]:

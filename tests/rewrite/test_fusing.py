@@ -318,7 +318,7 @@ def test_a_concatenation_is_never_made(order: int, activation: bool) -> None:
     assert "cat(" not in text
     assert ("silu" in text) is False
     halves = "%cache_0, %conv2d_1" if order == 1 else "%conv2d_1, %cache_0"
-    assert f"graphopt.split_group_norm({halves}, 4, $norm.weight, $norm.bias, 1e-05, {activation}, None)" in text
+    assert f"graphopt.split_group_norm({halves}, 4, $norm.weight, $norm.bias, 1e-05, {activation}, None, None)" in text
     given, slot = torch.randn(3, 4, 6, 6), torch.randn(3, 12, 6, 6)
     one, other = made.program(given, cache_0=slot)[0], cached(given, cache_0=slot)[0]
     torch.testing.assert_close(one, other, rtol=0, atol=4e-6)

@@ -83,6 +83,7 @@ class _Norm:
             float(given["eps"]),
             silu,
             None,
+            None,
         )
         if not site.takes(KERNEL, self._arguments, norm, noted=join.concat):
             raise PlanError(site.refusals[join.concat].text)
