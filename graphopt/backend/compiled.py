@@ -152,7 +152,7 @@ class CompiledGraph:
         if made.cached is not None:
             cached = CachedPrograms(made.cached, guard, made.inputs, self._options.inner)
         if made.graph_module is None:
-            LOG.debug("%s: nothing was proved dead", self._arrival)
+            LOG.debug("%s: nothing was proved dead\n%s", self._arrival, made.report)
             return self._watched(args, Variant(self._unguarded(compile_graph), cached=cached))
         LOG.info("%s was rewritten:\n%s", self._arrival, made.report)
         return self._watched(args, Variant(compile_graph(made.graph_module), guard, cached))
@@ -202,8 +202,10 @@ LIVE: weakref.WeakSet[CompiledGraph] = weakref.WeakSet()
 def invalidate(model: nn.Module) -> int:
     """Have every compiled graph that reads a tensor of a model analysed anew at its next call.
 
-    Writes to parameters are seen by themselves, and so are new parameters; only what is written through
-    ``parameter.data`` is not. After a change a graph that was rewritten runs as it arrived until it is analysed anew.
+    Writes to parameters are seen by themselves, and so are new parameters. What is written past torch's count of writes
+    is not: through ``parameter.data``, NumPy, DLPack or the storage, by another process that shares the memory, or by a
+    collective of torch.distributed. After a change a graph that was rewritten runs as it arrived until it is analysed
+    anew.
 
     Args:
         model: The model, compiled or not, or a part of it.

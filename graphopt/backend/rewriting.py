@@ -87,10 +87,18 @@ def rewrite(arrival: Arrival, args: Sequence[Any], options: BackendOptions) -> R
     result = Pipeline(options.exact_passes()).run(program, context)
     rewritten = None if result.program is program else hand_on(arrival, result.program, original)
     if options.verify and rewritten is not None:
-        check_outputs(_run(base, args), _run(rewritten, args))
+        kinds = [arg.dtype for arg in args if isinstance(arg, Tensor)]
+        check_outputs(_run(base, args), _run(rewritten, args), kinds)
     names = [place.name for place in arrival.places]
     inputs = tuple(names.index(str(node.target)) for node in original.graph_module.graph.find_nodes(op="placeholder"))
-    return Rewriting(base, rewritten, _cache(result.program, options), inputs, f"{report}{result.report}")
+    return Rewriting(
+        base, rewritten, _cache(result.program, options), inputs, f"{report}{result.report}{_notes(result)}"
+    )
+
+
+def _notes(result: Result) -> str:
+    """What the passes say, a line each."""
+    return "".join(f"\n  {note}" for report in result.report.passes for note in report.notes)
 
 
 def _cache(program: Program, options: BackendOptions) -> Result | None:
