@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch._dynamo import convert_frame
 
 
 @contextmanager
@@ -16,6 +15,8 @@ def compiling() -> Iterator[None]:
     A trace changes `torch.nn.Module` and says so for the whole process. A graph that is traced when it is called, for
     the parameters of another model, would be in the way of torch.compile in another thread.
     """
+    from torch._dynamo import convert_frame  # which imports Triton
+
     with convert_frame.compile_lock:
         before = torch.compiler._is_compiling_flag
         torch.compiler._is_compiling_flag = True
