@@ -42,6 +42,7 @@ def reference(
     shift: Tensor | None,
     norm: str,
     eps: float,
+    wide: bool,
 ) -> tuple[Tensor, Tensor]:
     """Compute `cached_apply` in plain PyTorch.
 
@@ -55,7 +56,7 @@ def reference(
     y = x
     for place, stored in enumerate(cached):
         y = y + (gates[place] * stored if gates else stored)
-    return y, modulated_norm(y, weight, bias, scale, shift, norm, eps)
+    return y, modulated_norm(y, weight, bias, scale, shift, norm, eps, wide)
 
 
 def supports(
@@ -68,11 +69,12 @@ def supports(
     shift: Tensor | None,
     norm: str,
     eps: float,
+    wide: bool,
 ) -> str | None:
     """Why the kernel does not take these arguments, in one clause; None where it takes them."""
     if not cached or len(gates) not in (0, len(cached)):
         return f"there are {len(gates)} gates for {len(cached)} cached tensors"
-    return unsupported(x, cached, (weight, bias), (*gates, scale, shift), norm)
+    return unsupported(x, cached, (weight, bias), (*gates, scale, shift), norm, wide=wide)
 
 
 @triton_op("graphopt::cached_apply", mutates_args=())
@@ -86,6 +88,7 @@ def cached_apply(
     shift: Tensor | None,
     norm: str,
     eps: float,
+    wide: bool,
 ) -> tuple[Tensor, Tensor]:
     """Add cached values to ``x``, then normalise the sum.
 
@@ -103,14 +106,17 @@ def cached_apply(
         shift: broadcasts against ``x``.
         norm: ``layer`` or ``rms``, over the last dimension.
         eps: added to the variance, or to the mean square.
+        wide: the norm stands between casts to float32 and back. The kernel computes in float32 anyway; weight and bias
+            may then be in float32. The reference multiplies an RMSNorm by such a weight before the cast back, and by
+            one of the dtype of ``x`` behind it.
 
     Returns:
         ``y`` and ``m``, both like ``x``.
     """
-    arguments = (x, cached, gates, weight, bias, scale, shift, norm, eps)
+    arguments = (x, cached, gates, weight, bias, scale, shift, norm, eps, wide)
     if not uses_triton(x, *cached) or supports(*arguments) is not None:
         return reference(*arguments)
-    return _launch(*arguments)
+    return _launch(*arguments[:-1])
 
 
 differentiate_by(cached_apply, reference)
@@ -126,10 +132,12 @@ def bytes_before(
     shift: Tensor | None,
     norm: str,
     eps: float,
+    wide: bool,
 ) -> int:
     """Bytes that gates, sums, norm and modulation read and write, one launch each."""
     operands = 5 if gates else 3
-    return operands * len(cached) * size_bytes(x) + size_bytes(*gates) + norm_bytes(x, weight, bias, scale, shift)
+    sums = operands * len(cached) * size_bytes(x) + size_bytes(*gates)
+    return sums + norm_bytes(x, weight, bias, scale, shift, norm, wide=wide)
 
 
 def bytes_after(
@@ -142,6 +150,7 @@ def bytes_after(
     shift: Tensor | None,
     norm: str,
     eps: float,
+    wide: bool,
 ) -> int:
     """Bytes that the kernel reads and writes, over all its launches."""
     launches = -(-len(cached) // AT_ONCE)

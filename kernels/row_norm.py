@@ -37,20 +37,28 @@ def modulated_norm(
     shift: Tensor | None,
     norm: str,
     eps: float,
+    wide: bool,
 ) -> Tensor:
     """Normalise the last dimension, then ``* weight + bias``, then ``* (1 + scale) + shift``, each where it is given.
+
+    With `wide` the norm is computed in float32, between casts of the input and of the result. Weight and bias of a
+    LayerNorm belong to it; the weight of an RMSNorm does if it is in float32, and is multiplied behind the cast if it
+    is not.
 
     Raises:
         SpecError: the norm is none that there is.
     """
     if norm not in NORMS:
         raise SpecError(f"found the norm {norm!r}; wanted one of {', '.join(NORMS)}", option="norm")
-    channels = y.shape[-1:]
+    source = y.to(torch.promote_types(y.dtype, torch.float32)) if wide else y
     if norm == "layer":
-        normed = torch.nn.functional.layer_norm(y, channels, weight, bias, eps)
+        factor, summand = (one.to(source.dtype) if one is not None and wide else one for one in (weight, bias))
+        normed = torch.nn.functional.layer_norm(source, y.shape[-1:], factor, summand, eps).to(y.dtype)
+    elif weight is None or weight.dtype == source.dtype:
+        normed = torch.nn.functional.rms_norm(source, y.shape[-1:], weight, eps).to(y.dtype)
     else:
-        normed = torch.nn.functional.rms_norm(y, channels, weight, eps)
-        normed = normed if bias is None else normed + bias
+        normed = torch.nn.functional.rms_norm(source, y.shape[-1:], None, eps).to(y.dtype) * weight
+    normed = normed + bias if norm == "rms" and bias is not None else normed
     normed = normed if scale is None else normed * (1 + scale)
     return normed if shift is None else normed + shift
 
@@ -61,26 +69,27 @@ def unsupported(
     parameters: Sequence[Tensor | None],
     modulation: Sequence[Tensor | None],
     norm: str,
+    *,
+    wide: bool,
 ) -> str | None:
     """Why a kernel over rows does not take these, in one clause; None where it does.
 
     Args:
         x: (..., channels).
         alike: tensors that must have the shape of ``x``.
-        parameters: tensors that must be (channels,).
+        parameters: tensors that must be (channels,); with `wide` they may be in float32.
         modulation: tensors that broadcast against ``x``: one value a channel, or one a sample and channel, samples
             being the first dimension.
         norm: the norm's name.
+        wide: whether the norm is computed between casts.
     """
-    given = [*alike, *(tensor for tensor in (*parameters, *modulation) if tensor is not None)]
     if norm not in NORMS:
         return f"the norm {norm!r} is none of {', '.join(NORMS)}"
     if x.dtype not in DTYPES:
         return f"the dtype is {x.dtype}"
-    if any(tensor.dtype != x.dtype for tensor in given):
-        return f"not every tensor has the input's dtype {x.dtype}"
-    if any(tensor.device != x.device for tensor in given):
-        return f"not every tensor is on the input's device {x.device}"
+    reason = _mixed(x, [*alike, *modulation], parameters, (x.dtype, torch.float32) if wide else (x.dtype,))
+    if reason is not None:
+        return reason
     if x.dim() == 0 or x.numel() == 0:
         return "the input has no rows"
     if x.shape[-1] > LARGEST_ROW:
@@ -111,11 +120,37 @@ def aligned(tensors: Sequence[Tensor], batch: int, channels: int) -> tuple[list[
 
 
 def norm_bytes(
-    y: Tensor, weight: Tensor | None, bias: Tensor | None, scale: Tensor | None, shift: Tensor | None
+    y: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    norm: str,
+    *,
+    wide: bool,
 ) -> int:
-    """Bytes that the unfused norm and modulation read and write: two passes over ``y`` for each operation."""
-    operations = 1 + (scale is not None) + (shift is not None)
-    return 2 * operations * size_bytes(y) + size_bytes(weight, bias, scale, shift)
+    """Bytes that the unfused norm and modulation read and write: two passes over ``y`` for each operation.
+
+    Casts write and read a value in float32, and the norm between them too.
+    """
+    casts = wide and y.dtype != torch.float32
+    late = casts and norm == "rms" and weight is not None and weight.dtype == y.dtype
+    operations = 1 + late + (scale is not None) + (shift is not None)
+    between = 4 * y.numel() * torch.float32.itemsize if casts else 0
+    return 2 * operations * size_bytes(y) + between + size_bytes(weight, bias, scale, shift)
+
+
+def _mixed(
+    x: Tensor, same: Sequence[Tensor | None], parameters: Sequence[Tensor | None], dtypes: Sequence[torch.dtype]
+) -> str | None:
+    """Say which dtypes or devices differ; parameters may have any of some dtypes."""
+    if any(tensor is not None and tensor.dtype != x.dtype for tensor in same):
+        return f"not every tensor has the input's dtype {x.dtype}"
+    if any(tensor is not None and tensor.dtype not in dtypes for tensor in parameters):
+        return f"weight or bias is not {' or '.join(map(str, dict.fromkeys(dtypes)))}"
+    if any(tensor is not None and tensor.device != x.device for tensor in (*same, *parameters)):
+        return f"not every tensor is on the input's device {x.device}"
+    return None
 
 
 def _is_per_sample(tensor: Tensor, x: Tensor) -> bool:

@@ -34,9 +34,10 @@ def reference(
     shift: Tensor | None,
     norm: str,
     eps: float,
+    wide: bool,
 ) -> Tensor:
     """Compute `stack_apply` in plain PyTorch."""
-    return modulated_norm(x + stored, weight, bias, scale, shift, norm, eps)
+    return modulated_norm(x + stored, weight, bias, scale, shift, norm, eps, wide)
 
 
 def supports(
@@ -48,9 +49,10 @@ def supports(
     shift: Tensor | None,
     norm: str,
     eps: float,
+    wide: bool,
 ) -> str | None:
     """Why the kernel does not take these arguments, in one clause; None where it takes them."""
-    return unsupported(x, (stored,), (weight, bias), (scale, shift), norm)
+    return unsupported(x, (stored,), (weight, bias), (scale, shift), norm, wide=wide)
 
 
 @triton_op("graphopt::stack_apply", mutates_args=())
@@ -63,6 +65,7 @@ def stack_apply(
     shift: Tensor | None,
     norm: str,
     eps: float,
+    wide: bool,
 ) -> Tensor:
     """Normalise ``x + stored``.
 
@@ -78,11 +81,14 @@ def stack_apply(
         shift: broadcasts against ``x``.
         norm: ``layer`` or ``rms``, over the last dimension.
         eps: added to the variance, or to the mean square.
+        wide: the norm stands between casts to float32 and back. The kernel computes in float32 anyway; weight and bias
+            may then be in float32. The reference multiplies an RMSNorm by such a weight before the cast back, and by
+            one of the dtype of ``x`` behind it.
     """
-    arguments = (x, stored, weight, bias, scale, shift, norm, eps)
+    arguments = (x, stored, weight, bias, scale, shift, norm, eps, wide)
     if not uses_triton(x, stored) or supports(*arguments) is not None:
         return reference(*arguments)
-    return _launch(*arguments)
+    return _launch(*arguments[:-1])
 
 
 differentiate_by(stack_apply, reference)
@@ -97,9 +103,10 @@ def bytes_before(
     shift: Tensor | None,
     norm: str,
     eps: float,
+    wide: bool,
 ) -> int:
     """Bytes that sum, norm and modulation read and write, one launch each."""
-    return 3 * size_bytes(x) + norm_bytes(x, weight, bias, scale, shift)
+    return 3 * size_bytes(x) + norm_bytes(x, weight, bias, scale, shift, norm, wide=wide)
 
 
 def bytes_after(
@@ -111,6 +118,7 @@ def bytes_after(
     shift: Tensor | None,
     norm: str,
     eps: float,
+    wide: bool,
 ) -> int:
     """Bytes that the kernel reads and writes."""
     return 3 * size_bytes(x) + size_bytes(weight, bias, scale, shift)

@@ -124,17 +124,17 @@ def _cached_apply(batch: int, tokens: int, width: int, maker: Maker, *, count: i
     x = maker(batch, tokens, width)
     cached = [maker(batch, tokens, width) for _ in range(count)]
     gates = [maker(batch, 1, width) for _ in range(count)]
-    return x, cached, gates, None, None, maker(batch, 1, width), maker(batch, 1, width), "layer", 1e-6
+    return x, cached, gates, None, None, maker(batch, 1, width), maker(batch, 1, width), "layer", 1e-6, False
 
 
 def _plain_apply(batch: int, tokens: int, width: int, maker: Maker) -> Arguments:
     x, stored = maker(batch, tokens, width), maker(batch, tokens, width)
-    return x, [stored], [], maker(width), maker(width), None, None, "layer", 1e-5
+    return x, [stored], [], maker(width), maker(width), None, None, "layer", 1e-5, False
 
 
 def _stack_apply(batch: int, tokens: int, width: int, maker: Maker) -> Arguments:
     x, stored = maker(batch, tokens, width), maker(batch, tokens, width)
-    return x, stored, None, None, maker(batch, 1, width), maker(batch, 1, width), "layer", 1e-6
+    return x, stored, None, None, maker(batch, 1, width), maker(batch, 1, width), "layer", 1e-6, False
 
 
 def _taylor_add(batch: int, tokens: int, width: int, order: int, maker: Maker) -> Arguments:

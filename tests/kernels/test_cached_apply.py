@@ -42,11 +42,11 @@ def arguments(
     gates = modulation[:count] if gated else []
     weight, bias = (draw(shape[-1]), draw(shape[-1])) if affine else (None, None)
     scale, shift = modulation[count:] if modulated else (None, None)
-    return draw(*shape), cached, gates, weight, bias, scale, shift, norm, 1e-6
+    return draw(*shape), cached, gates, weight, bias, scale, shift, norm, 1e-6, False
 
 
 def changed(given: tuple[Any, ...], **values: Any) -> tuple[Any, ...]:
-    names = ("x", "cached", "gates", "weight", "bias", "scale", "shift", "norm", "eps")
+    names = ("x", "cached", "gates", "weight", "bias", "scale", "shift", "norm", "eps", "wide")
     return tuple(values.get(name, value) for name, value in zip(names, given, strict=True))
 
 
@@ -116,7 +116,7 @@ class TestReference:
     @pytest.mark.parametrize("dtype", [*FLOATS, torch.bfloat16])
     def test_equals_the_unfused_operations_bit_for_bit(self, dtype: torch.dtype) -> None:
         given = arguments(2, 5, 48, dtype=dtype)
-        x, (cached,), (gate,), _, _, scale, shift, _, eps = given
+        x, (cached,), (gate,), _, _, scale, shift, _, eps, _ = given
         y = x + gate * cached
         m = F.layer_norm(y, (48,), None, None, eps) * (1 + scale) + shift
         found = KERNEL.op(*given)
@@ -125,7 +125,7 @@ class TestReference:
 
     def test_rms_norm_with_weight_bit_for_bit(self) -> None:
         given = arguments(2, 5, 48, norm="rms", affine=True, modulated=False)
-        x, (cached,), (gate,), weight, bias, _, _, _, eps = given
+        x, (cached,), (gate,), weight, bias, _, _, _, eps, _ = given
         assert torch.equal(KERNEL.op(*given)[1], F.rms_norm(x + gate * cached, (48,), weight, eps) + bias)
 
     @pytest.mark.parametrize("count", [2, 5])
@@ -257,7 +257,7 @@ class TestCompiledForGpu:
     @pytest.mark.parametrize("count", [1, 4])
     def test_compiles_for_a_gpu_with_wide_accesses(self, count: int, compiled: Any) -> None:
         given = arguments(2, 8, 1152, count=count, affine=True, dtype=torch.bfloat16)
-        (launch,) = compiled(module, lambda: module._launch(*given))
+        (launch,) = compiled(module, lambda: module._launch(*given[:-1]))
         assert launch.grid == (2 * 2,)
         accesses = re.findall(r"(ld|st)\.global[\w.:]*?\.(v4\.b32|\w+)(?= )", launch.ptx)
         assert {kind for kind, _ in accesses} == {"ld", "st"}
@@ -265,7 +265,7 @@ class TestCompiledForGpu:
 
     def test_more_than_four_take_several_launches(self, compiled: Any) -> None:
         given = arguments(2, 8, 32, count=9, dtype=torch.float16)
-        launches = compiled(module, lambda: module._launch(*given))
+        launches = compiled(module, lambda: module._launch(*given[:-1]))
         assert [launch.arguments["count"] for launch in launches] == [4, 4, 1]
         assert [launch.arguments["normalises"] for launch in launches] == [False, False, True]
         assert launches[1].arguments["x"] is launches[0].arguments["y"]

@@ -23,7 +23,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, cached: Tensor, time: Tensor) -> tuple[Tensor]:
         gate, scale, shift = self.time(time)[:, None].chunk(3, dim=-1)
-        y, m = torch.ops.graphopt.cached_apply(x, [cached], [gate], None, None, scale, shift, "layer", 1e-6)
+        y, m = torch.ops.graphopt.cached_apply(x, [cached], [gate], None, None, scale, shift, "layer", 1e-6, False)
         return (y + self.mlp(m),)
 
 

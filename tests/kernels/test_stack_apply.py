@@ -36,11 +36,11 @@ def arguments(
     halves = draw(shape[0], *[1] * (len(shape) - 2), 2 * shape[-1]).chunk(2, dim=-1)
     shift, scale = halves if modulated else (None, None)
     weight, bias = (draw(shape[-1]), draw(shape[-1])) if affine else (None, None)
-    return draw(*shape), draw(*shape), weight, bias, scale, shift, norm, 1e-6
+    return draw(*shape), draw(*shape), weight, bias, scale, shift, norm, 1e-6, False
 
 
 def changed(given: tuple[Any, ...], **values: Any) -> tuple[Any, ...]:
-    names = ("x", "stored", "weight", "bias", "scale", "shift", "norm", "eps")
+    names = ("x", "stored", "weight", "bias", "scale", "shift", "norm", "eps", "wide")
     return tuple(values.get(name, value) for name, value in zip(names, given, strict=True))
 
 
@@ -96,7 +96,7 @@ class TestReference:
     @pytest.mark.parametrize("dtype", [*FLOATS, torch.bfloat16])
     def test_equals_the_unfused_operations_bit_for_bit(self, dtype: torch.dtype) -> None:
         given = arguments(2, 5, 48, affine=True, dtype=dtype)
-        x, stored, weight, bias, scale, shift, _, eps = given
+        x, stored, weight, bias, scale, shift, _, eps, _ = given
         wanted = F.layer_norm(x + stored, (48,), weight, bias, eps) * (1 + scale) + shift
         assert torch.equal(KERNEL.op(*given), wanted)
 
@@ -153,10 +153,10 @@ class TestOperator:
 
     @pytest.mark.parametrize("norm", ["layer", "rms"])
     def test_gradients(self, norm: str) -> None:
-        *tensors, norm, eps = arguments(2, 2, 3, affine=True, norm=norm, dtype=torch.float64)
+        *tensors, norm, eps, wide = arguments(2, 2, 3, affine=True, norm=norm, dtype=torch.float64)
         inputs = [tensor.detach().requires_grad_() for tensor in tensors]
-        assert torch.autograd.gradcheck(lambda *values: KERNEL.op(*values, norm, eps), inputs)
-        assert torch.autograd.gradgradcheck(lambda *values: KERNEL.op(*values, norm, eps), inputs)
+        assert torch.autograd.gradcheck(lambda *values: KERNEL.op(*values, norm, eps, wide), inputs)
+        assert torch.autograd.gradgradcheck(lambda *values: KERNEL.op(*values, norm, eps, wide), inputs)
 
 
 class Head(nn.Module):
@@ -169,7 +169,7 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor, stored: Tensor, time: Tensor) -> tuple[Tensor]:
         shift, scale = self.time(time)[:, None].chunk(2, dim=-1)
-        m = torch.ops.graphopt.stack_apply(x, stored, None, None, scale, shift, "layer", 1e-6)
+        m = torch.ops.graphopt.stack_apply(x, stored, None, None, scale, shift, "layer", 1e-6, False)
         return (self.out(m),)
 
 
@@ -214,7 +214,7 @@ class TestCompilers:
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
     def test_compiles_for_a_gpu_with_wide_accesses(self, dtype: torch.dtype, compiled: Any) -> None:
         given = arguments(2, 8, 3072, affine=True, dtype=dtype)
-        (launch,) = compiled(module, lambda: module._launch(*given))
+        (launch,) = compiled(module, lambda: module._launch(*given[:-1]))
         assert launch.grid == (2 * 2,)
         accesses = re.findall(r"(ld|st)\.global[\w.:]*?\.(v4\.b32|\w+)(?= )", launch.ptx)
         assert {kind for kind, _ in accesses} == {"ld", "st"}

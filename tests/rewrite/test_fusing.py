@@ -87,10 +87,8 @@ def test_a_gated_sub_layer_and_the_modulated_norm_behind_it() -> None:
     assert made.refused == ()
     text = str(made.program)
     assert "layer_norm" not in text.replace("'layer'", "")
-    assert (
-        "= graphopt.cached_apply(%sample, [%cache_0], [%getitem], None, None, %getitem_1, %getitem_2, 'layer', 1e-05)"
-        in text
-    )
+    modulation = "None, None, %getitem_1, %getitem_2, 'layer', 1e-05, False)"
+    assert f"= graphopt.cached_apply(%sample, [%cache_0], [%getitem], {modulation}" in text
     assert {fusion.place for fusion in made.fusions} == {"add"}
 
 
@@ -166,7 +164,7 @@ def test_forms_of_norm_and_modulation(name: str) -> None:
 
 def test_what_is_no_modulation_stays_outside() -> None:
     outside = str(fused_of(shift_of_every_token).program)
-    assert "None, 'layer', 1e-05)" in outside
+    assert "None, 'layer', 1e-05, False)" in outside
     text = str(fused_of(scale_from_the_sum).program)
     assert "$norm.weight, $norm.bias, None, None, 'layer'" in text
     text = str(fused_of(gate_of_every_token).program)

@@ -81,7 +81,7 @@ def _calls(site: Site, run: Run, norm: Norm) -> Iterator[Call]:
     gates = [_gates(run), []] if any(term.gate is not None for term in run.terms) else [[]]
     for gated, way in ((gated, way) for gated in gates for way in ways):
         values = [term.value if gated else term.whole for term in run.terms]
-        tail = (norm.weight, norm.bias, way.scale, way.shift, norm.kind, norm.eps)
+        tail = (norm.weight, norm.bias, way.scale, way.shift, norm.kind, norm.eps, norm.wide)
         if len(values) == 1 and not gated and set(run.total.users) <= norm.readers:
             yield SUM, (run.base, values[0], *tail), way
         yield RUN, (run.base, values, gated, *tail), way

@@ -12,7 +12,7 @@ from graphopt.arguments import packet_of
 from graphopt.cuts import Cut
 from graphopt.program import Program
 from graphopt.rewrite.fusing.modulation import plain_scale
-from graphopt.rewrite.fusing.normalisation import ANCHORS
+from graphopt.rewrite.fusing.normalisation import ANCHORS, before_cast
 from graphopt.rewrite.stepping import trimmed
 from graphopt.schedule import Schedule, Slot
 
@@ -44,7 +44,8 @@ def _scale(factor: fx.Node) -> fx.Node | None:
     if scale is None or scale.op != "call_function":
         return None
     products = [user for user in factor.users if packet_of(user) is aten.mul]
-    norms = [operand for user in products for operand in user.all_input_nodes if packet_of(operand) in ANCHORS]
+    operands = [operand for user in products for operand in user.all_input_nodes]
+    norms = [operand for operand in operands if packet_of(before_cast(operand)) in ANCHORS]
     return scale if norms else None
 
 

@@ -150,7 +150,7 @@ def test_hoisting_before_or_behind(name: str, passes: str, order: str) -> None:
 def test_hoisted_scales_are_handed_on_without_their_one(order: str) -> None:
     fused = result_of("normed", f"{PREDICTED},{order}")
     text = str(fused.programs["cached"])
-    assert "%fixed_5, %fixed_4, 'layer', 1e-05)" in text
+    assert "%fixed_5, %fixed_4, 'layer', 1e-05, False)" in text
     require_same("normed", fused, result_of("normed", PREDICTED))
 
 
@@ -158,7 +158,7 @@ def test_hoisted_scales_are_handed_on_without_their_one(order: str) -> None:
 def test_hoisted_scales_reach_the_kernel_as_they_are() -> None:
     fused = result_of("dit", "first-block{threshold=0.8},hoist-invariants,fuse-cached-blocks")
     text = str(fused.programs["tail-cached"])
-    assert "graphopt.stack_apply(%carry_0, %cache_0, None, None, %timed_24, %timed_25, 'layer', 1e-06)" in text
+    assert "graphopt.stack_apply(%carry_0, %cache_0, None, None, %timed_24, %timed_25, 'layer', 1e-06, False)" in text
     assert "aten.add" not in text
 
 
