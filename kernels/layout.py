@@ -23,8 +23,8 @@ def refuse_dtype(tensors: Mapping[str, Tensor]) -> str | None:
     return None
 
 
-def refuse_layout(tensors: Mapping[str, Tensor]) -> str | None:
-    """Say why tensors do not lie in memory alike and without gaps, in one clause; None where they do.
+def refuse_shape(tensors: Mapping[str, Tensor]) -> str | None:
+    """Say which tensor has another dtype, device or shape than the first; None where all are alike and not empty.
 
     Args:
         tensors: at least one tensor, by the name to call it.
@@ -35,23 +35,65 @@ def refuse_layout(tensors: Mapping[str, Tensor]) -> str | None:
     first_name, first = next(iter(tensors.items()))
     if first.numel() == 0:
         return f"{first_name} is empty"
-    if not is_dense(first):
-        return f"{first_name} is not contiguous"
     for name, tensor in tensors.items():
         if tensor.shape != first.shape:
             return f"{name} is {[*tensor.shape]} and {first_name} is {[*first.shape]}"
-        if tensor.stride() != first.stride():
+    return None
+
+
+def refuse_layout(tensors: Mapping[str, Tensor]) -> str | None:
+    """Say why tensors do not lie in memory alike and without gaps, in one clause; None where they do.
+
+    Args:
+        tensors: at least one tensor, by the name to call it.
+    """
+    reason = refuse_shape(tensors)
+    if reason is not None:
+        return reason
+    first_name, first = next(iter(tensors.items()))
+    if not is_dense(first):
+        return f"{first_name} has gaps in memory"
+    for name, tensor in tensors.items():
+        if not same_strides(tensor, first):
             return f"{name} has the strides {tensor.stride()} and {first_name} has {first.stride()}"
     return None
 
 
 def is_dense(tensor: Tensor) -> bool:
-    """Whether a tensor is contiguous, be it with its channels last."""
-    if tensor.is_contiguous():
-        return True
-    if tensor.dim() == 4:
-        return tensor.is_contiguous(memory_format=torch.channels_last)
-    return tensor.dim() == 5 and tensor.is_contiguous(memory_format=torch.channels_last_3d)
+    """Whether a tensor fills its memory without gaps, its dimensions in any order."""
+    expected = 1
+    for stride, size in _steps(tensor):
+        if stride != expected:
+            return False
+        expected = stride * size
+    return True
+
+
+def overlaps(tensor: Tensor) -> bool:
+    """Whether places of a tensor may share memory, as those of an expanded one do."""
+    reach = 1
+    for stride, size in _steps(tensor):
+        if stride < reach:
+            return True
+        reach = stride * size
+    return False
+
+
+def same_strides(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors of one shape lie in memory alike; a dimension of one place has no stride that counts."""
+    steps = zip(one.shape, one.stride(), other.stride(), strict=True)
+    return all(left == right for size, left, right in steps if size != 1)
+
+
+def laid_out_like(tensor: Tensor, other: Tensor) -> Tensor:
+    """A tensor, or a copy of it that lies in memory as another one of its shape does."""
+    return tensor if same_strides(tensor, other) else torch.empty_like(other, dtype=tensor.dtype).copy_(tensor)
+
+
+def _steps(tensor: Tensor) -> list[tuple[int, int]]:
+    """Stride and size of the dimensions of more than one place, the smallest stride first."""
+    steps = [(stride, size) for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size != 1]
+    return steps[::-1] if tensor.is_contiguous() else sorted(steps)
 
 
 def size_bytes(*tensors: Tensor | None) -> int:
