@@ -16,7 +16,7 @@ from graphopt.errors import SpecError
 from graphopt.kernels.gradients import differentiate_by
 from graphopt.kernels.language import jit, tl, triton
 from graphopt.kernels.launch import on_device, tuned, uses_triton
-from graphopt.kernels.layout import size_bytes
+from graphopt.kernels.layout import laid_out_like, size_bytes
 from graphopt.kernels.row_norm import (
     CHOICES,
     aligned,
@@ -26,6 +26,7 @@ from graphopt.kernels.row_norm import (
     samples,
     unsupported,
 )
+from graphopt.kernels.rows import copied_bytes, in_order, stretches, with_rows
 from graphopt.kernels.table import Kernel
 
 AT_ONCE = 4
@@ -111,7 +112,7 @@ def cached_apply(
             one of the dtype of ``x`` behind it.
 
     Returns:
-        ``y`` and ``m``, both like ``x``.
+        ``y``, which lies in memory as the unfused sum does, and ``m``.
     """
     arguments = (x, cached, gates, weight, bias, scale, shift, norm, eps, wide)
     if not uses_triton(x, *cached) or supports(*arguments) is not None:
@@ -152,10 +153,12 @@ def bytes_after(
     eps: float,
     wide: bool,
 ) -> int:
-    """Bytes that the kernel reads and writes, over all its launches."""
+    """Bytes that the kernel reads and writes, over all its launches, with copies of what does not lie in rows."""
     launches = -(-len(cached) // AT_ONCE)
     between = 2 * (launches - 1) * x.numel() * torch.float32.itemsize
-    return (len(cached) + 3) * size_bytes(x) + between + size_bytes(*gates, weight, bias, scale, shift)
+    groups = [[x], *(cached[start : start + AT_ONCE] for start in range(0, len(cached), AT_ONCE))]
+    copies = copied_bytes(groups, samples(x, (*gates, scale, shift))) + (0 if in_order(x) else 2 * size_bytes(x))
+    return (len(cached) + 3) * size_bytes(x) + between + copies + size_bytes(*gates, weight, bias, scale, shift)
 
 
 @tuned(CHOICES, key=("channels", "rows", "count", "normalises"))
@@ -178,6 +181,10 @@ def _kernel(
     m: tl.tensor,
     rows: tl.tensor,
     channels: tl.tensor,
+    x_sample: tl.tensor,
+    x_row: tl.tensor,
+    cached_sample: tl.tensor,
+    cached_row: tl.tensor,
     gate_stride: tl.tensor,
     modulation_stride: tl.tensor,
     eps: tl.tensor,
@@ -199,18 +206,19 @@ def _kernel(
     gate = sample * gate_stride + column
     place = sample * modulation_stride + column
     for step in range(rows_each):
-        row = first + step
+        row = (first + step).to(tl.int64)
         # The interpreter of Triton 3.9 makes no mask of a vector and a scalar.
         inside = (column < channels) & (row + tl.zeros_like(column) < rows)
         offset = (sample * rows + row) * channels + column
-        total = tl.load(x + offset, mask=inside, other=0.0).to(tl.float32)
-        total += _share(cached0, gate0, offset, gate, inside, gated)
+        stored = sample * cached_sample + row * cached_row + column
+        total = tl.load(x + sample * x_sample + row * x_row + column, mask=inside, other=0.0).to(tl.float32)
+        total += _share(cached0, gate0, stored, gate, inside, gated)
         if count > 1:
-            total += _share(cached1, gate1, offset, gate, inside, gated)
+            total += _share(cached1, gate1, stored, gate, inside, gated)
         if count > 2:
-            total += _share(cached2, gate2, offset, gate, inside, gated)
+            total += _share(cached2, gate2, stored, gate, inside, gated)
         if count > 3:
-            total += _share(cached3, gate3, offset, gate, inside, gated)
+            total += _share(cached3, gate3, stored, gate, inside, gated)
         tl.store(y + offset, total, mask=inside)
         if normalises:
             normed = normalised(
@@ -247,7 +255,7 @@ def _launch(
     eps: float,
 ) -> tuple[Tensor, Tensor]:
     channels = x.shape[-1]
-    batch = samples(x, (*gates, scale, shift))
+    batch = stretches([x, *cached], samples(x, (*gates, scale, shift)))
     rows = x.numel() // channels // batch
     flat_gates, gate_stride = aligned(gates, batch, channels)
     modulation, modulation_stride = aligned([one for one in (scale, shift) if one is not None], batch, channels)
@@ -259,11 +267,12 @@ def _launch(
         x if scale is None else next(parts),
         x if shift is None else next(parts),
     )
-    y = x.contiguous()
-    m = torch.empty_like(y)
+    y, m = x, torch.empty_like(x, memory_format=torch.contiguous_format)
     with on_device(x):
-        for stored, factors, last in _portions(cached, flat_gates):
-            stream, y = y, torch.empty_like(m, dtype=x.dtype if last else torch.float32)
+        for portion, factors, last in _portions(cached, flat_gates):
+            (stream,), stream_steps = with_rows([y], batch)
+            stored, stored_steps = with_rows(portion, batch)
+            y = torch.empty_like(m, dtype=x.dtype if last else torch.float32)
             wrap_triton(_kernel)[lambda meta: (batch * triton.cdiv(rows, meta["rows_each"]),)](
                 stream,
                 *_padded(stored, stream),
@@ -273,6 +282,8 @@ def _launch(
                 m,
                 rows,
                 channels,
+                *stream_steps,
+                *stored_steps,
                 gate_stride,
                 modulation_stride,
                 eps,
@@ -286,14 +297,13 @@ def _launch(
                 shifted=shift is not None,
                 block=triton.next_power_of_2(channels),
             )
-    return y, m
+    return laid_out_like(y, torch.empty_like(x)) if not in_order(x) else y, m
 
 
 def _portions(cached: list[Tensor], gates: list[Tensor]) -> Iterator[tuple[list[Tensor], list[Tensor], bool]]:
     """What each launch adds, its gates, and whether it is the last."""
     for start in range(0, len(cached), AT_ONCE):
-        stored = [tensor.contiguous() for tensor in cached[start : start + AT_ONCE]]
-        yield stored, gates[start : start + AT_ONCE], start + AT_ONCE >= len(cached)
+        yield cached[start : start + AT_ONCE], gates[start : start + AT_ONCE], start + AT_ONCE >= len(cached)
 
 
 def _padded(tensors: list[Tensor], filler: Tensor) -> list[Tensor]:

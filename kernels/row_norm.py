@@ -10,7 +10,7 @@ from torch import Tensor
 from graphopt.errors import SpecError
 from graphopt.kernels.language import jit, tl
 from graphopt.kernels.launch import Choice
-from graphopt.kernels.layout import DTYPES, size_bytes
+from graphopt.kernels.layout import DTYPES, overlaps, size_bytes
 
 NORMS = ("layer", "rms")
 LARGEST_ROW = 16384
@@ -92,6 +92,8 @@ def unsupported(
         return reason
     if x.dim() == 0 or x.numel() == 0:
         return "the input has no rows"
+    if overlaps(x):
+        return "the input overlaps itself in memory"
     if x.shape[-1] > LARGEST_ROW:
         return f"a row has {x.shape[-1]} channels, more than {LARGEST_ROW}"
     if any(tensor.shape != x.shape for tensor in alike):

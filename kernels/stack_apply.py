@@ -22,6 +22,7 @@ from graphopt.kernels.row_norm import (
     samples,
     unsupported,
 )
+from graphopt.kernels.rows import copied_bytes, stretches, with_rows
 from graphopt.kernels.table import Kernel
 
 
@@ -120,8 +121,9 @@ def bytes_after(
     eps: float,
     wide: bool,
 ) -> int:
-    """Bytes that the kernel reads and writes."""
-    return 3 * size_bytes(x) + size_bytes(weight, bias, scale, shift)
+    """Bytes that the kernel reads and writes, with copies of what does not lie in rows."""
+    copies = copied_bytes([[x], [stored]], samples(x, (scale, shift)))
+    return 3 * size_bytes(x) + copies + size_bytes(weight, bias, scale, shift)
 
 
 @tuned(CHOICES, key=("channels", "rows"))
@@ -136,6 +138,10 @@ def _kernel(
     m: tl.tensor,
     rows: tl.tensor,
     channels: tl.tensor,
+    x_sample: tl.tensor,
+    x_row: tl.tensor,
+    stored_sample: tl.tensor,
+    stored_row: tl.tensor,
     modulation_stride: tl.tensor,
     eps: tl.tensor,
     rms: tl.constexpr,
@@ -152,12 +158,13 @@ def _kernel(
     column = tl.arange(0, block)
     place = sample * modulation_stride + column
     for step in range(rows_each):
-        row = first + step
+        row = (first + step).to(tl.int64)
         # The interpreter of Triton 3.9 makes no mask of a vector and a scalar.
         inside = (column < channels) & (row + tl.zeros_like(column) < rows)
         offset = (sample * rows + row) * channels + column
-        total = tl.load(x + offset, mask=inside, other=0.0).to(tl.float32)
-        total += tl.load(stored + offset, mask=inside, other=0.0, eviction_policy="evict_first").to(tl.float32)
+        total = tl.load(x + sample * x_sample + row * x_row + column, mask=inside, other=0.0).to(tl.float32)
+        at = stored + sample * stored_sample + row * stored_row + column
+        total += tl.load(at, mask=inside, other=0.0, eviction_policy="evict_first").to(tl.float32)
         normed = normalised(
             total, column, inside, place, channels, eps, weight, bias, scale, shift,
             rms, weighted, biased, scaled, shifted,
@@ -176,16 +183,18 @@ def _launch(
     eps: float,
 ) -> Tensor:
     channels = x.shape[-1]
-    batch = samples(x, (scale, shift))
+    batch = stretches([x, stored], samples(x, (scale, shift)))
     rows = x.numel() // channels // batch
     modulation, modulation_stride = aligned([one for one in (scale, shift) if one is not None], batch, channels)
     parts = iter(modulation)
     m = torch.empty_like(x, memory_format=torch.contiguous_format)
     with on_device(x):
+        (stream,), stream_steps = with_rows([x], batch)
+        (value,), value_steps = with_rows([stored], batch)
         # An absent tensor is stood for by x, which nothing reads through that name.
         wrap_triton(_kernel)[lambda meta: (batch * triton.cdiv(rows, meta["rows_each"]),)](
-            x.contiguous(),
-            stored.contiguous(),
+            stream,
+            value,
             x if weight is None else weight.contiguous(),
             x if bias is None else bias.contiguous(),
             x if scale is None else next(parts),
@@ -193,6 +202,8 @@ def _launch(
             m,
             rows,
             channels,
+            *stream_steps,
+            *value_steps,
             modulation_stride,
             eps,
             rms=norm == "rms",

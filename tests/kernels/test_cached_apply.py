@@ -72,6 +72,10 @@ CASES = {
     "rows are samples": lambda dtype: arguments(5, 20, count=2, affine=True, dtype=dtype),
     "a vector": lambda dtype: changed(arguments(1, 19, dtype=dtype), **vector(19, dtype)),
     "transposed": lambda dtype: transposed(arguments(2, 6, 10, count=2, dtype=dtype)),
+    "parts of longer samples": lambda dtype: sliced(arguments(2, 6, 10, count=2, dtype=dtype)),
+    "parts of longer samples, no modulation": lambda dtype: sliced(
+        arguments(2, 6, 10, count=5, gated=False, modulated=False, dtype=dtype)
+    ),
     "mixed gates": lambda dtype: changed(arguments(3, 4, 12, count=3, dtype=dtype), gates=mixed_gates(12, dtype)),
     "one sample's gates for all": lambda dtype: changed(
         arguments(3, 4, 12, dtype=dtype), gates=[torch.randn(1, 1, 12).to(dtype)], scale=torch.ones(12, dtype=dtype)
@@ -97,6 +101,11 @@ def transposed(given: tuple[Any, ...]) -> tuple[Any, ...]:
     assert not first.is_contiguous()
     assert not second.is_contiguous()
     return changed(given, x=first, cached=[second, *cached[1:]])
+
+
+def sliced(given: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The same without the first rows of every sample and of what is cached there."""
+    return changed(given, x=given[0][:, 2:], cached=[tensor[:, 2:] for tensor in given[1]])
 
 
 def mixed_gates(channels: int, dtype: torch.dtype) -> list[Tensor]:
@@ -164,6 +173,7 @@ class TestContract:
             (arguments(2, 5, 24, dtype=torch.bfloat16), None),
             (arguments(2, 5, 24, dtype=torch.float64), "the dtype is torch.float64"),
             (arguments(2, 0, 24), "the input has no rows"),
+            (changed(arguments(2, 5, 24), x=torch.ones(5, 24).expand(2, 5, 24)), "the input overlaps itself in memory"),
             (arguments(1, 1, 16385), "a row has 16385 channels, more than 16384"),
             (changed(arguments(2, 5, 24), norm="batch"), "the norm 'batch' is none of layer, rms"),
             (changed(arguments(2, 5, 24), gates=[]), None),
@@ -298,6 +308,7 @@ class TestInterpreted:
     def test_equals_the_reference(self, case: str, dtype: torch.dtype, outcomes: Any, require_close: Any) -> None:
         given, outcome = outcomes[case, dtype]
         assert outcome.launches == -(-len(given[1]) // module.AT_ONCE)
+        assert outcome.outputs[0].stride() == KERNEL.reference(*given)[0].stride()
         for found, wanted in zip(outcome.outputs, exact(given), strict=True):
             assert found.dtype == dtype
             require_close(found, wanted)
