@@ -366,3 +366,22 @@ def test_a_base_that_a_series_does_not_take_is_said() -> None:
     assert calls(made) == {"taylor_add": 1}
     (said,) = made.refused
     assert said.startswith("cache_0: taylor_add at add: base has the strides ")
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_sum_lies_in_memory_as_before(swapped: bool) -> None:
+    def body(model: Model, sample: Tensor, deep: Tensor, scales: Tensor) -> Tensor:
+        stream = torch.tanh(sample.mT.contiguous()).mT
+        hidden = deep + stream if swapped else stream + deep
+        return hidden + model.next(model.norm(hidden))
+
+    made = fused_of(body)
+    assert calls(made) == {"cached_apply": 1}
+    assert ("aten.clone" in str(made.program)) == swapped
+    node = next(node for node in made.program.nodes() if str(node.target).startswith("graphopt."))
+    assert node.meta["val"][0].is_contiguous() == swapped
+    assert "aten.clone" not in str(fused_of(lambda *given: given[0].norm(body_sum(*given))).program)
+
+
+def body_sum(model: Model, sample: Tensor, deep: Tensor, scales: Tensor) -> Tensor:
+    return deep + torch.tanh(sample.mT.contiguous()).mT

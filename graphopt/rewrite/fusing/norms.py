@@ -78,13 +78,30 @@ def _fuse(site: Site, run: Run, norm: Norm) -> None:
 def _calls(site: Site, run: Run, norm: Norm) -> Iterator[Call]:
     """Kernels and arguments, what does most first."""
     ways = modulations(norm.node)
+    base: fx.Node | None = None
     gates = [_gates(run), []] if any(term.gate is not None for term in run.terms) else [[]]
     for gated, way in ((gated, way) for gated in gates for way in ways):
         values = [term.value if gated else term.whole for term in run.terms]
         tail = (norm.weight, norm.bias, way.scale, way.shift, norm.kind, norm.eps, norm.wide)
         if len(values) == 1 and not gated and set(run.total.users) <= norm.readers:
             yield SUM, (run.base, values[0], *tail), way
-        yield RUN, (run.base, values, gated, *tail), way
+        base = _base(run) if base is None else base
+        yield RUN, (base, values, gated, *tail), way
+
+
+def _base(run: Run) -> fx.Node:
+    """The stream before the adds, as a copy where it lies in memory otherwise than their sum, which lies as it does.
+
+    A sum lies as its first operand, which may be what is added; what reads it then should find it as before.
+    """
+    if value_of(run.base).is_contiguous() or not value_of(run.total).is_contiguous():
+        return run.base
+    with run.total.graph.inserting_before(run.total):
+        copy = run.total.graph.call_function(
+            aten.clone.default, (run.base,), {"memory_format": torch.contiguous_format}
+        )
+    refresh_some([copy])
+    return copy
 
 
 def _gates(run: Run) -> list[fx.Node]:
