@@ -30,18 +30,18 @@ def analyse(arrival: Arrival, args: Sequence[Any], options: BackendOptions) -> R
     """
     explicit = options.explicit
     reason = refused_arguments(arrival, args) or (None if explicit else _idle(arrival, args, options))
-    if reason is None:
-        try:
+    try:
+        if reason is None:
             return rewrite(arrival, args, options)
-        except CaptureError as error:
-            reason = str(error)
-        except Exception as error:
-            # A faster graph was offered, not asked for: whatever goes wrong with it, the one that arrived is right.
-            if explicit:
-                raise
-            LOG.warning("%s runs as it is: %s: %s", arrival, type(error).__name__, error)
-            LOG.debug("where that came from", exc_info=True)
-            return None
+    except CaptureError as error:
+        reason = str(error)
+    except Exception as error:
+        # A faster graph was offered, not asked for: whatever goes wrong with it, the one that arrived is right.
+        if explicit:
+            raise
+        LOG.warning("%s runs as it is: %s: %s", arrival, type(error).__name__, error)
+        LOG.debug("where that came from", exc_info=True)
+        return None
     if explicit:
         raise CaptureError(
             f"option {explicit[0]} cannot be met for {arrival}: {reason}; compile with fullgraph=True, so that the "

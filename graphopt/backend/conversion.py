@@ -85,7 +85,7 @@ def _without_switches(arrival: Arrival) -> fx.GraphModule:
     Raises:
         CaptureError: One of autocast changes something.
     """
-    copied = fx.GraphModule(arrival.graph_module, copy_nodes(arrival.graph_module.graph))
+    copied = fx.GraphModule(arrival.graph_module, _copy_nodes(arrival.graph_module.graph))
     for node in reversed(list(copied.graph.nodes)):
         if node.target in (*GRADIENT_SWITCHES, *AUTOCAST_SWITCHES):
             _require_idle(node)
@@ -102,7 +102,7 @@ def _require_idle(node: fx.Node) -> None:
         raise CaptureError("the graph switches autocast inside; put autocast around the call of the model")
 
 
-def copy_nodes(graph: fx.Graph) -> fx.Graph:
+def _copy_nodes(graph: fx.Graph) -> fx.Graph:
     """Return a copy of a graph; nodes keep their names."""
     copied = fx.Graph()
     nodes: dict[fx.Node, fx.Node] = {}

@@ -65,4 +65,5 @@ def _outside_sessions(call: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+# torch._dynamo.reset() calls this of every backend that has it.
 graphopt_backend.__dict__["reset"] = forget_all

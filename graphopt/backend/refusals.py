@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -17,7 +18,6 @@ from graphopt.wiring import node_line
 
 aten = torch.ops.aten
 
-ATTENTION = "dropout_p"
 TRAINED_NORMS = {aten.batch_norm: ("training", "running_mean"), aten.instance_norm: ("use_input_stats", "running_mean")}
 """Norms that write to their running statistics without saying so, and when they do."""
 
@@ -58,7 +58,8 @@ def refused_arguments(arrival: Arrival, args: Sequence[Any]) -> str | None:
 def refused_program(program: Program) -> str | None:
     """Return why a converted graph must stay as it is, None where it need not."""
     nodes = list(program.nodes())
-    for reason in (*_strangers(nodes), *_random(nodes), *_hidden_writes(nodes)):
+    reason = next(chain(_strangers(nodes), _random(nodes), _hidden_writes(nodes)), None)
+    if reason is not None:
         return reason
     aliases = Aliases(program.graph_module)
     outside = [node for node in program.graph_module.graph.nodes if node.op in ("placeholder", "get_attr")]
@@ -88,14 +89,15 @@ def _random(nodes: Sequence[fx.Node]) -> Iterator[str]:
 def _is_settled(node: fx.Node) -> bool:
     """Tell whether an operator that may draw random numbers was told not to."""
     arguments = arguments_of(node)
-    if ATTENTION in arguments:
-        return bool(arguments[ATTENTION] == 0)
+    if "dropout_p" in arguments:
+        return bool(arguments["dropout_p"] == 0)
     if {"p", "train"} <= arguments.keys():
         return not arguments["train"] or arguments["p"] == 0
     return arguments.get("training") is False or arguments.get("train") is False
 
 
 def _hidden_writes(nodes: Sequence[fx.Node]) -> Iterator[str]:
+    """Yield norms that are training, and write to a buffer that their schema does not name."""
     for node in nodes:
         switch, statistics = TRAINED_NORMS.get(packet_of(node), ("", ""))
         if switch and arguments_of(node)[switch] and arguments_of(node)[statistics] is not None:

@@ -91,18 +91,24 @@ class DeadParts:
     def _dead(self) -> dict[Leaf, BoolArray]:
         """For each free axis that lies on a parameter, which of its indices are dead."""
         dead: dict[Leaf, BoolArray] = {}
-        spared = self._graph.zeros.spared
         for node in self._graph.analysis.order:
             if node.op != "get_attr" or node not in self._graph.analysis.facts.weights or node in self.support.shifts:
                 continue
-            whole = spared.get(str(node.target), frozenset())
             nonzero = self.support.rows.get(node, {})
             read = self.demand.rows.get(node, {}) if node in self.demand.need else None
-            for place, dim in enumerate(self.support.dims(node)):
-                for leaf in leaves(dim):
-                    if leaf.frozen is None and leaf not in whole:
-                        _narrow(dead, (place, leaf), nonzero, read)
+            for key in self._members(node):
+                _narrow(dead, key, nonzero, read)
         return dead
+
+    def _members(self, node: fx.Node) -> list[tuple[int, Leaf]]:
+        """The free axes on each dimension of a parameter, without those that its zeros do not reach."""
+        spared = self._graph.zeros.spared.get(str(node.target), frozenset())
+        return [
+            (place, leaf)
+            for place, dim in enumerate(self.support.dims(node))
+            for leaf in leaves(dim)
+            if leaf.frozen is None and leaf not in spared
+        ]
 
 
 def _narrow(dead: dict[Leaf, BoolArray], key: tuple[int, Leaf], nonzero: RowMasks, read: RowMasks | None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
@@ -151,10 +153,11 @@ class Demand:
         if kind not in ("any", "product"):
             return {}
         found: LeafMasks = {}
-        for leaf in self._lone(operand):
-            for other in ties.tensors():
-                if other is not operand and leaf in self._support.held(other) and self._meets(node, leaf):
-                    limited(found, leaf, self._support.may[other].get(leaf))
+        met = [leaf for leaf in self._lone(operand) if self._meets(node, leaf)]
+        others = [item for item in ties.tensors() if item is not operand]
+        for leaf, other in product(met, others):
+            if leaf in self._support.held(other):
+                limited(found, leaf, self._support.may[other].get(leaf))
         return found
 
     def _meets(self, node: fx.Node, leaf: Leaf) -> bool:
@@ -224,18 +227,15 @@ class Demand:
         """Outputs that are read, and inputs that may differ from zero."""
         pairs = {own: source for source, own in self._support.paired(node, weight)}
         dims = self._support.dims(weight)
-        found: RowMasks = {}
-        for place, dim in enumerate(dims):
-            for leaf in leaves(dim):
-                if place in pairs:
-                    activation, axis = pairs[place]
-                    known = leaf in leaves(self._support.dims(activation)[axis])
-                    mask = self._support.may[activation].get(leaf) if known else None
-                else:
-                    mask = self.need[node].get(leaf)
-                if mask is not None:
-                    found[place, leaf] = mask
-        return found
+        read = {place: self.need[node] for place in range(len(dims)) if place not in pairs}
+        for place, (activation, axis) in pairs.items():
+            read[place] = only(self._support.may[activation], leaves(self._support.dims(activation)[axis]))
+        return {
+            (place, leaf): read[place][leaf]
+            for place, dim in enumerate(dims)
+            for leaf in leaves(dim)
+            if leaf in read[place]
+        }
 
     def _rows_of_static(self, node: fx.Node, operand: fx.Node) -> RowMasks:
         """Through an operator on parameters: by dimension where it is elementwise, else only where all agree."""

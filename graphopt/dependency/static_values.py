@@ -24,10 +24,10 @@ class StaticValues:
     def __init__(self, analysis: Analysis) -> None:
         self._found: dict[fx.Node, object] = {}
         self._memory: dict[fx.Graph, Aliases] = {}
+        known = analysis.facts.weights - analysis.failures.keys()
         with torch.no_grad():
-            for node in analysis.order:
-                if node in analysis.facts.weights and node not in analysis.failures and not self._is_written(node):
-                    self._compute(node)
+            for node in (node for node in analysis.order if node in known and not self._is_written(node)):
+                self._compute(node)
 
     def get(self, node: fx.Node) -> Tensor | None:
         """What a value holds; None where inputs have a part in it, or where it is no tensor."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor, fx
 
 from graphopt.aliasing import Aliases, is_mutating
@@ -14,6 +14,7 @@ from graphopt.dependency.analysis import Analysis
 from graphopt.dependency.leaf_masks import (
     LeafMasks,
     RowMasks,
+    along,
     joined,
     limited,
     nothing,
@@ -23,7 +24,6 @@ from graphopt.dependency.leaf_masks import (
     rows_of,
     union,
 )
-from graphopt.dependency.leaf_masks import along as flat_along
 from graphopt.dependency.registry import Zeros, find_rule
 from graphopt.dependency.static_values import StaticValues
 from graphopt.dependency.terms import Dim, Leaf, leaves
@@ -194,7 +194,7 @@ class Support:
             masks = [self.may[item].get(leaf) for item in factors if leaf in self.held(item)]
             known = [mask for mask in masks if mask is not None]
             if len(known) == len(masks):
-                found[leaf] = torch.stack([torch.from_numpy(mask) for mask in known]).any(dim=0).numpy()
+                found[leaf] = np.any(known, axis=0)
         weight = self.weight_of(node)
         if weight is not None:
             found.update(self._from_weight(node, weight))
@@ -250,7 +250,7 @@ class Support:
         found: RowMasks = {}
         for place, dim in enumerate(self.dims(weight)):
             if place not in summed:
-                found.update({(place, leaf): mask for leaf, mask in projected(dim, flat_along(alive, place)).items()})
+                found.update({(place, leaf): mask for leaf, mask in projected(dim, along(alive, place)).items()})
         masks = joined(found)
         return {leaf: mask for leaf, mask in masks.items() if not self._lies_elsewhere(leaf, node, activations)}
 

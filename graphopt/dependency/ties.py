@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -348,6 +348,3 @@ def shape_of(value: object) -> Any:
     if isinstance(value, list | tuple):
         return [shape_of(item) for item in value]
     return None
-
-
-StateRule: TypeAlias = Callable[[Ties], Output]

@@ -32,9 +32,14 @@ class RemoveDead(Pass):
     Attributes:
         channels: remove indices of axes.
         branches: leave out sums with a value that is zero everywhere, and all that only it needs.
+
+    References:
+        Liu et al., Learning Efficient Convolutional Networks through Network Slimming, ICCV 2017, arXiv 1708.06519, cut
+        channels whose scale is near zero; here a channel goes only where nothing of it is left.
     """
 
     name: ClassVar[str] = "remove-dead"
+    references: ClassVar[tuple[str, ...]] = ("arXiv:1708.06519",)
     exact: ClassVar[bool] = True
 
     channels: bool = True
