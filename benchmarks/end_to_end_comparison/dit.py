@@ -14,7 +14,9 @@ from torch.nn import functional as F
 from end_to_end_comparison.unet_parts import sinusoids
 
 FREQUENCIES = 256
+"""Sinusoids of a timestep."""
 CLASSES = 1000
+"""Of ImageNet."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from torch import Tensor
 from end_to_end_comparison.subjects import BRANCHES, Subject
 
 SCALE = 3.0
+"""Of classifier-free guidance (Ho and Salimans, arXiv 2207.12598)."""
 TRAINED = 1000
 """Steps of the noise schedule that the timesteps are taken from."""
 
@@ -23,6 +24,9 @@ TRAINED = 1000
 @dataclass(frozen=True)
 class Plan:
     """What every generation is made of: deterministic DDIM with v-prediction, its coefficients worked out beforehand.
+
+    Song et al., Denoising Diffusion Implicit Models, ICLR 2021, arXiv 2010.02502; Salimans and Ho, Progressive
+    Distillation, ICLR 2022, arXiv 2202.00512, whose appendix writes a step of it as a turn by an angle.
 
     Attributes:
         latents: the noise it starts from, (1, 4, side, side).

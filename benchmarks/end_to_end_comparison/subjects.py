@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -113,5 +112,5 @@ def _dit_caches(steps: int, depth: int) -> tuple[Cache, ...]:
     )
 
 
-SUBJECTS: Mapping[str, Callable[[bool], Any]] = {"unet": _unet, "dit": _dit}
+SUBJECTS: Mapping[str, Callable[[bool], Subject]] = {"unet": _unet, "dit": _dit}
 TITLES = {"unet": "U-Net of Stable Diffusion 1.5", "dit": "DiT-XL/2"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -137,5 +139,5 @@ class TimeEmbedding(nn.Module):
 def sinusoids(timesteps: Tensor, width: int) -> Tensor:
     """Cosines and sines of timesteps (N,) at frequencies from 1 down to 1/10000: (N, width), in float32."""
     half = torch.arange(width // 2, dtype=torch.float32, device=timesteps.device)
-    angles = timesteps.float()[:, None] * torch.exp(half * (-9.210340371976184 / (width // 2)))
+    angles = timesteps.float()[:, None] * torch.exp(half * (-math.log(10000) / (width // 2)))
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
