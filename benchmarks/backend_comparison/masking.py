@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 import graphopt
 from backend_comparison.subjects import Subject
+from graphopt.dependency.graph import Group
 from graphopt.proof.masking import mask_tensors
 
 
@@ -39,30 +39,18 @@ def mask(subject: Subject, share: float) -> Masked:
             norms = _norms(graph, group)
             kept[group.id] = tuple(sorted(int(index) for index in np.argsort(-norms, kind="stable")[:count]))
     masked = mask_tensors(graph, graph.masks(kept), program.parameters)
-    own = {**dict(subject.model.named_parameters()), **dict(subject.model.named_buffers())}
-    with torch.no_grad():
-        for name, tensor in masked.items():
-            if name in own:
-                own[name].copy_(tensor)
+    subject.model.load_state_dict(masked, strict=False)
     tensors = list(subject.model.parameters())
     zeros = sum(int((tensor == 0).sum()) for tensor in tensors)
     return Masked(len(kept), zeros / sum(tensor.numel() for tensor in tensors))
 
 
-def _norms(graph: graphopt.DependencyGraph, group: object) -> np.ndarray:
+def _norms(graph: graphopt.DependencyGraph, group: Group) -> np.ndarray:
     """Squared norm of every index over the axis's members."""
     total = np.zeros(group.size)
     for member in group.members:
         tensor = graph.tensors[member.tensor]
         if tensor.is_floating_point():
-            flat = (
-                tensor.detach()
-                .double()
-                .movedim(member.dim, 0)
-                .reshape(tensor.shape[member.dim], -1)
-                .square()
-                .sum(1)
-                .numpy()
-            )
-            total += flat[member.indices()].sum(axis=1)
+            rows = tensor.detach().double().movedim(member.dim, 0).unsqueeze(-1).flatten(1)
+            total += rows.square().sum(1).numpy()[member.indices()].sum(axis=1)
     return total
