@@ -17,6 +17,7 @@ export PYTHONSAFEPATH := 1
 export HF_HUB_OFFLINE := 1
 export OMP_NUM_THREADS := 1
 
+# Tests that share a costly run, such as the interpreted kernels, are marked to stay in one worker.
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
 .PHONY: help setup demo test slow check fix zoo fuzz bench docs clean

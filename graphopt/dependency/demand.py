@@ -20,6 +20,7 @@ from graphopt.dependency.leaf_masks import (
     only,
     projected,
     restricted,
+    rows_of,
     union,
 )
 from graphopt.dependency.support import Support
@@ -224,18 +225,9 @@ class Demand:
         return {(place, leaf): found[leaf] for place, dim in enumerate(dims) for leaf in leaves(dim) if leaf in found}
 
     def _rows_of_weight(self, node: fx.Node, weight: fx.Node) -> RowMasks:
-        """Outputs that are read, and inputs that may differ from zero."""
-        pairs = {own: source for source, own in self._support.paired(node, weight)}
-        dims = self._support.dims(weight)
-        read = {place: self.need[node] for place in range(len(dims)) if place not in pairs}
-        for place, (activation, axis) in pairs.items():
-            read[place] = only(self._support.may[activation], leaves(self._support.dims(activation)[axis]))
-        return {
-            (place, leaf): read[place][leaf]
-            for place, dim in enumerate(dims)
-            for leaf in leaves(dim)
-            if leaf in read[place]
-        }
+        """Where some element is not zero, leads to an output that is read, and meets an input that may be nonzero."""
+        alive = self._leading(node, weight) & self._support.read_weight(node, weight)
+        return rows_of(alive, self._support.dims(weight))
 
     def _rows_of_static(self, node: fx.Node, operand: fx.Node) -> RowMasks:
         """Through an operator on parameters: by dimension where it is elementwise, else only where all agree."""

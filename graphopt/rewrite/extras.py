@@ -16,7 +16,7 @@ def extra_inputs(
     """Return the extra keyword inputs of a program.
 
     Differences of an order that so many fillings do not give yet are zero. Numbers are made on the device of what is
-    held, so that nothing waits for it.
+    predicted, so that nothing waits for it.
 
     Args:
         schedule: what the program belongs to.
@@ -25,7 +25,8 @@ def extra_inputs(
         elapsed: steps since the slots were filled.
         updates: how often they were filled before.
     """
-    device = next((tensor.device for tensor in held.values()), torch.device("cpu"))
+    predicted = [held[name] for name, slot in schedule.slots.items() if slot.order and name in held]
+    device = next((tensor.device for tensor in (*predicted, *held.values())), torch.device("cpu"))
     numbers = {ELAPSED: elapsed, UPDATES: updates}
     slots = {tensor: name for name, slot in schedule.slots.items() for tensor in slot.tensors(name)}
     found: dict[str, Tensor] = {}
