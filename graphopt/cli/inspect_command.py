@@ -27,7 +27,8 @@ def inspect(
         bool, typer.Option("--regions", help="List branches, blocks, stacks and long skips instead.")
     ] = False,
     sample: Annotated[
-        str | None, typer.Option(metavar="INPUT", help="Input that regions are seen from; the first tensor by default.")
+        str | None,
+        typer.Option(metavar="INPUT", help="Input that regions are seen from; by default the one like the output."),
     ] = None,
     as_json: AsJson = False,
     traceback: Traceback = False,

@@ -31,8 +31,8 @@ def find_regions(program: Program, *, sample: str | None = None, measure: bool =
 
     Args:
         program: Left as it is; one on the meta device will do unless it is measured.
-        sample: Name of the placeholder that changes from step to step, such as the noisy latent; the first tensor among
-            the inputs by default.
+        sample: Name of the placeholder that changes from step to step, such as the noisy latent; the one whose shape
+            is most like the output's by default.
         measure: Run the program on its example inputs and time every operator.
 
     Raises:

@@ -53,7 +53,7 @@ def attention_values(program: Program, sample: str | None = None) -> tuple[Atten
 
     Args:
         program: the program.
-        sample: name of the input that changes from step to step; the first tensor by default.
+        sample: name of the input that changes from step to step; the one most like the output by default.
     """
     flow = SampleFlow(program, sample)
     found: dict[str, AttentionValue] = {}

@@ -35,7 +35,7 @@ class Auto(Pass):
         candidates: measure at most so many places, spread over what they save.
         repeats: timed runs of each program.
         allow_dead: patterns of inputs that a cached step may ignore, beside text, labels and timestep.
-        sample: name of the input that changes from step to step; the first tensor by default.
+        sample: name of the input that changes from step to step; the one most like the output by default.
     """
 
     name: ClassVar[str] = "auto"

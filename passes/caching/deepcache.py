@@ -30,7 +30,7 @@ class DeepCache(Pass):
         steps: number of steps, for unevenly spaced schedules.
         last_full: whether the last step is full, where the session is told their number.
         allow_dead: patterns of inputs that a cached step may ignore, beside text, labels and timestep.
-        sample: name of the input that changes from step to step; the first tensor by default.
+        sample: name of the input that changes from step to step; the one most like the output by default.
         push: keep what the deep operand adds to the convolutions behind the concatenation instead of the operand, so
             that cached steps do not compute it again; full steps compute it twice. Where the norms between do not allow
             it, the operand is kept and the report says why.

@@ -29,7 +29,7 @@ class DualBlockCache(Pass):
         max_cached: cached steps of a generation at most.
         last_full: whether the last step is full, where the session is told their number.
         allow_dead: patterns of inputs that a cached step may ignore, beside text, labels and timestep.
-        sample: name of the input that changes from step to step; the first tensor by default.
+        sample: name of the input that changes from step to step; the one most like the output by default.
 
     References:
         DBCache of the cache-dit project, whose defaults these are.

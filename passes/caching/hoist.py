@@ -34,7 +34,7 @@ class HoistInvariants(Pass):
     bit for bit. Put it behind a caching pass to hoist from all of its programs.
 
     Attributes:
-        sample: name of the input that changes from step to step; the first tensor by default.
+        sample: name of the input that changes from step to step; the one most like the output by default.
         timestep: name of the input that tells the timestep; found on the graph by default.
         per_step: names of further inputs that change from step to step, such as the residuals of a ControlNet; what
             depends on them stays in the loop.

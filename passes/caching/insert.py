@@ -39,7 +39,7 @@ class InsertCache(Pass):
         predictor: what is read: the value as it was kept (``reuse``), or extrapolated from the last two (``linear``)
             or more (``taylor:K``).
         allow_dead: patterns of inputs that a cached step may ignore.
-        sample: name of the input that changes from step to step; the first tensor by default.
+        sample: name of the input that changes from step to step; the one most like the output by default.
 
     References:
         Ma et al., DeepCache, CVPR 2024, arXiv 2312.00858; Ma et al., Learning-to-Cache, NeurIPS 2024,

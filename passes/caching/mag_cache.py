@@ -32,7 +32,7 @@ class MagCache(Pass):
         max_skip: skipped steps in a row at most.
         retention: share of the first steps that are all full.
         allow_dead: patterns of inputs that a cached step may ignore, beside text, labels and timestep.
-        sample: name of the input that changes from step to step; the first tensor by default.
+        sample: name of the input that changes from step to step; the one most like the output by default.
 
     References:
         Ma et al., MagCache: Fast Video Generation with Magnitude-Aware Cache, arXiv 2506.09045.

@@ -29,7 +29,7 @@ class PyramidAttentionBroadcast(Pass):
             model or `reset(timesteps=...)` is told them: ``[0.1,0.8]`` where they run from 1 to 0; None for all.
         timestep: name of the input that tells the timestep; the first that is one number, or one a row, by default.
         allow_dead: patterns of inputs that a cached step may ignore, beside text, labels and timestep.
-        sample: name of the input that changes from step to step; the first tensor by default.
+        sample: name of the input that changes from step to step; the one most like the output by default.
 
     References:
         Zhao et al., Real-Time Video Generation with Pyramid Attention Broadcast, ICLR 2025, arXiv 2408.12588.

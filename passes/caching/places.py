@@ -19,7 +19,7 @@ def find_cuts(program: Program, texts: Iterable[str], kind: CutKind, sample: str
         texts: each a value by the name of its node, a residual ``base:value``, or a pattern of regions by id or by
             module, such as ``skip.0``, ``branch.*`` or ``blocks.3.attn``.
         kind: how regions are cut: their value, or their residual; candidates are cut as they are.
-        sample: name of the input that changes from step to step; None for the first tensor.
+        sample: name of the input that changes from step to step; None for the one most like the output.
 
     Raises:
         SpecError: a text names nothing.

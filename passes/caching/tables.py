@@ -32,7 +32,7 @@ class TableCache(Pass):
         table: one text a step, one digit a layer in the order of execution: 1 reuses it, 0 computes it.
         ratio: share of the cells to reuse, where no table is given.
         allow_dead: patterns of inputs that a cached step may ignore, beside text, labels and timestep.
-        sample: name of the input that changes from step to step; the first tensor by default.
+        sample: name of the input that changes from step to step; the one most like the output by default.
     """
 
     table: tuple[str, ...] | None = None

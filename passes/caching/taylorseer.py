@@ -28,7 +28,7 @@ class TaylorSeer(Pass):
         until: from this step on all are full.
         layers: what is predicted: ``attention``, or ``all`` for the MLPs too.
         allow_dead: patterns of inputs that a cached step may ignore, beside text, labels and timestep.
-        sample: name of the input that changes from step to step; the first tensor by default.
+        sample: name of the input that changes from step to step; the one most like the output by default.
 
     References:
         Liu et al., From Reusing to Forecasting: Accelerating Diffusion Models with TaylorSeers, ICCV 2025,

@@ -41,7 +41,7 @@ class PruneLayers(Pass):
         ignore: patterns of ids, modules, or kinds of branches; what fits stays.
         keep_first: the first units stay.
         keep_last: the last units stay.
-        sample: name of the input that regions are seen from; the first tensor by default.
+        sample: name of the input that regions are seen from; the one most like the output by default.
 
     References:
         Men et al., ShortGPT, arXiv 2403.03853; Zhang et al., LAPTOP-Diff, arXiv 2404.11098; Kim et al., BK-SDM,

@@ -57,7 +57,7 @@ class Units:
 
     Args:
         program: captured, or bypassed before; regions are those of the captured program.
-        sample: the input that regions are seen from; the first tensor by default.
+        sample: the input that regions are seen from; the one most like the output by default.
         measure: whether every operator is timed.
 
     Attributes:
