@@ -72,7 +72,7 @@ def test_no_fuel_changes_nothing(run: Run) -> None:
     [
         (
             "prune-chanels{ratio=0.5}",
-            ["found no pass called 'prune-chanels'; did you mean prune-channels or prune-layers?", 0],
+            ["found no pass called 'prune-chanels'; did you mean prune-channels or prune-layers", 0],
         ),
         ("prune-channels{ratio=1.5}", ["prune-channels: option ratio: found 1.5, wanted a share in [0, 1)", 21]),
         ("prune-channels{ratio=0.5", ["found the end of the text", 24]),

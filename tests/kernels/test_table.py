@@ -18,7 +18,7 @@ import torch
 from graphopt.kernels import all_kernels, status
 from graphopt.kernels.launch import uses_triton
 x = torch.arange(6.0).reshape(1, 2, 3)
-found = all_kernels()[0].op(x, [x], [], None, None, None, None, "layer", 0.0)[0]
+found = all_kernels()[0].op(x, [x], [], None, None, None, None, "layer", 0.0, False)[0]
 print(len(all_kernels()), found.sum().item(), uses_triton(x), status()["cached_apply"])
 """
 

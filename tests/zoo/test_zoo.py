@@ -16,8 +16,8 @@ from graphopt.program import Program
 
 ALWAYS = {
     "peer_failures": slice(None),
-    "torchvision": slice(0, None, 2),
-    "timm": slice(0, None, 8),
+    "torchvision": slice(0, None, 4),
+    "timm": slice(0, None, 10),
     "transformers": slice(0, None, 6),
     "diffusers": slice(1, None, 5),
 }
