@@ -7,22 +7,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.library import triton_op, wrap_triton
+from torch.library import triton_op
 
 from graphopt.kernels.gradients import differentiate_by
-from graphopt.kernels.language import jit, tl, triton
-from graphopt.kernels.launch import on_device, tuned, uses_triton
+from graphopt.kernels.launch import uses_triton
 from graphopt.kernels.layout import size_bytes
-from graphopt.kernels.row_norm import (
-    CHOICES,
-    aligned,
-    modulated_norm,
-    norm_bytes,
-    normalised,
-    samples,
-    unsupported,
-)
-from graphopt.kernels.rows import copied_bytes, stretches, with_rows
+from graphopt.kernels.row_norm import modulated_norm, norm_bytes, samples, unsupported
+from graphopt.kernels.row_sums import launch
+from graphopt.kernels.rows import copied_bytes
 from graphopt.kernels.table import Kernel
 
 
@@ -89,7 +81,8 @@ def stack_apply(
     arguments = (x, stored, weight, bias, scale, shift, norm, eps, wide)
     if not uses_triton(x, stored) or supports(*arguments) is not None:
         return reference(*arguments)
-    return _launch(*arguments[:-1])
+    _, m = launch(x, [stored], [], weight, bias, scale, shift, norm, eps, keeps=False)
+    return m
 
 
 differentiate_by(stack_apply, reference)
@@ -124,96 +117,6 @@ def bytes_after(
     """Bytes that the kernel reads and writes, with copies of what does not lie in rows."""
     copies = copied_bytes([[x], [stored]], samples(x, (scale, shift)))
     return 3 * size_bytes(x) + copies + size_bytes(weight, bias, scale, shift)
-
-
-@tuned(CHOICES, key=("channels", "rows"))
-@jit
-def _kernel(
-    x: tl.tensor,
-    stored: tl.tensor,
-    weight: tl.tensor,
-    bias: tl.tensor,
-    scale: tl.tensor,
-    shift: tl.tensor,
-    m: tl.tensor,
-    rows: tl.tensor,
-    channels: tl.tensor,
-    x_sample: tl.tensor,
-    x_row: tl.tensor,
-    stored_sample: tl.tensor,
-    stored_row: tl.tensor,
-    modulation_stride: tl.tensor,
-    eps: tl.tensor,
-    rms: tl.constexpr,
-    weighted: tl.constexpr,
-    biased: tl.constexpr,
-    scaled: tl.constexpr,
-    shifted: tl.constexpr,
-    block: tl.constexpr,
-    rows_each: tl.constexpr,
-) -> None:
-    blocks = tl.cdiv(rows, rows_each)
-    sample = (tl.program_id(0) // blocks).to(tl.int64)
-    first = (tl.program_id(0) % blocks) * rows_each
-    column = tl.arange(0, block)
-    place = sample * modulation_stride + column
-    for step in range(rows_each):
-        row = (first + step).to(tl.int64)
-        # The interpreter of Triton 3.9 makes no mask of a vector and a scalar.
-        inside = (column < channels) & (row + tl.zeros_like(column) < rows)
-        offset = (sample * rows + row) * channels + column
-        total = tl.load(x + sample * x_sample + row * x_row + column, mask=inside, other=0.0).to(tl.float32)
-        at = stored + sample * stored_sample + row * stored_row + column
-        total += tl.load(at, mask=inside, other=0.0, eviction_policy="evict_first").to(tl.float32)
-        normed = normalised(
-            total, column, inside, place, channels, eps, weight, bias, scale, shift,
-            rms, weighted, biased, scaled, shifted,
-        )  # fmt: skip
-        tl.store(m + offset, normed, mask=inside)
-
-
-def _launch(
-    x: Tensor,
-    stored: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    norm: str,
-    eps: float,
-) -> Tensor:
-    channels = x.shape[-1]
-    batch = stretches([x, stored], samples(x, (scale, shift)))
-    rows = x.numel() // channels // batch
-    modulation, modulation_stride = aligned([one for one in (scale, shift) if one is not None], batch, channels)
-    parts = iter(modulation)
-    m = torch.empty_like(x, memory_format=torch.contiguous_format)
-    with on_device(x):
-        (stream,), stream_steps = with_rows([x], batch)
-        (value,), value_steps = with_rows([stored], batch)
-        # An absent tensor is stood for by x, which nothing reads through that name.
-        wrap_triton(_kernel)[lambda meta: (batch * triton.cdiv(rows, meta["rows_each"]),)](
-            stream,
-            value,
-            x if weight is None else weight.contiguous(),
-            x if bias is None else bias.contiguous(),
-            x if scale is None else next(parts),
-            x if shift is None else next(parts),
-            m,
-            rows,
-            channels,
-            *stream_steps,
-            *value_steps,
-            modulation_stride,
-            eps,
-            rms=norm == "rms",
-            weighted=weight is not None,
-            biased=bias is not None,
-            scaled=scale is not None,
-            shifted=shift is not None,
-            block=triton.next_power_of_2(channels),
-        )
-    return m
 
 
 KERNEL = Kernel(

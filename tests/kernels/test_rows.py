@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from graphopt.kernels import cached_apply, find_kernel, stack_apply
+from graphopt.kernels import find_kernel, row_sums
 from graphopt.kernels.rows import in_order, stretches, with_rows
 
 RUN, SUM = find_kernel("cached_apply"), find_kernel("stack_apply")
@@ -74,11 +74,10 @@ def arguments(x: Tensor, stored: Tensor) -> tuple[Any, ...]:
 def test_parts_of_samples_are_read_where_they_lie(modulated: bool, compiled: Any) -> None:
     x, stored, *rest = arguments(WIDE[:, 4:], WIDE[:, 2:7])
     rest = rest if modulated else [None, None, None, None, *rest[4:]]
-    (one,) = compiled(stack_apply, lambda: stack_apply._launch(x, stored, *rest))
-    (other,) = compiled(cached_apply, lambda: cached_apply._launch(x, [stored], [], *rest))
-    for launch, name in ((one, "stored"), (other, "cached0")):
+    for keeps in (False, True):
+        (launch,) = compiled(row_sums, lambda keeps=keeps: row_sums.launch(x, [stored], [], *rest, keeps=keeps))
         assert launch.arguments["x"] is x
-        assert launch.arguments[name] is stored
+        assert launch.arguments["cached0"] is stored
         assert "ld.global.v4.b32" in launch.ptx
     size, rows = x.numel() * 2, 2 * 2 * x.shape[-1] * 2 * modulated
     assert RUN.bytes_after(x, [stored], [], *rest, False) == 4 * size + rows

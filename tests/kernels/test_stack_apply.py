@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from graphopt.errors import SpecError
-from graphopt.kernels import find_kernel
+from graphopt.kernels import find_kernel, row_sums
 from graphopt.kernels import stack_apply as module
 
 KERNEL = find_kernel("stack_apply")
@@ -214,7 +214,8 @@ class TestCompilers:
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
     def test_compiles_for_a_gpu_with_wide_accesses(self, dtype: torch.dtype, compiled: Any) -> None:
         given = arguments(2, 8, 3072, affine=True, dtype=dtype)
-        (launch,) = compiled(module, lambda: module._launch(*given[:-1]))
+        x, stored, *rest = given[:-1]
+        (launch,) = compiled(row_sums, lambda: row_sums.launch(x, [stored], [], *rest, keeps=False))
         assert launch.grid == (2 * 2,)
         accesses = re.findall(r"(ld|st)\.global[\w.:]*?\.(v4\.b32|\w+)(?= )", launch.ptx)
         assert {kind for kind, _ in accesses} == {"ld", "st"}

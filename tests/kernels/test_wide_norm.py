@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from graphopt.kernels import cached_apply, find_kernel, stack_apply
+from graphopt.kernels import find_kernel, row_sums
 
 KERNEL, RUN = find_kernel("stack_apply"), find_kernel("cached_apply")
 TARGETS = {
@@ -115,9 +115,11 @@ def test_opcheck(norm: str, gradient: bool) -> None:
 
 def test_compiles_for_a_gpu_with_wide_parameters(compiled: Any) -> None:
     given = arguments("layer", torch.bfloat16, WIDE, width=1152)
-    (one,) = compiled(stack_apply, lambda: stack_apply._launch(*given[:-1]))
-    (other,) = compiled(cached_apply, lambda: cached_apply._launch(given[0], [given[1]], [], *given[2:-1]))
-    for launch in (one, other):
+    for keeps in (False, True):
+        rest = given[2:-1]
+        (launch,) = compiled(
+            row_sums, lambda rest=rest, keeps=keeps: row_sums.launch(given[0], [given[1]], [], *rest, keeps=keeps)
+        )
         assert launch.arguments["weight"].dtype == WIDE
         assert "ld.global.v4.b32" in launch.ptx
 
