@@ -1,0 +1,98 @@
+"""Building a placed graph: copies of a program's nodes, some of them several times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import fx
+
+from graphopt.canonical import eliminate_dead_code
+from graphopt.copying import GraphCopy, copy_graph
+from graphopt.program import Program
+from graphopt.rewrite.placing.placed import Roles
+from graphopt.stages import Site
+from graphopt.values import refresh_values
+
+aten = torch.ops.aten
+
+
+class PlacedBuilder:
+    """A new graph over a program's tensors, to which copies of its nodes are added.
+
+    Attributes:
+        graph: the new graph; its placeholders are those of the program.
+        roles: what the nodes of the program are.
+        sites: where the nodes added so far are computed.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.roles = Roles(program.graph_module)
+        self.graph = fx.Graph()
+        self.sites: dict[str, Site] = {}
+        self._source: GraphCopy = copy_graph(program.graph_module)
+        self._inputs: dict[fx.Node, fx.Node] = {}
+        for node in program.graph_module.graph.find_nodes(op="placeholder"):
+            self._inputs[node] = self.graph.node_copy(node)
+
+    def input(self, node: fx.Node) -> fx.Node:
+        """Return the placeholder of an input of the program."""
+        return self._inputs[node]
+
+    def add(self, node: fx.Node, lookup: Callable[[fx.Node], fx.Node], name: str, site: Site | None) -> fx.Node:
+        """Copy a node of the program.
+
+        Args:
+            node: the node.
+            lookup: gives the copy of each operand.
+            name: name of the copy.
+            site: where it is computed; None for sizes, constants and tensors.
+        """
+        copy = self.graph.node_copy(node, lookup)
+        copy._rename(name)
+        if site is not None:
+            self.sites[copy.name] = site
+        return copy
+
+    def call(self, target: Any, args: tuple[Any, ...], name: str, site: Site | None) -> fx.Node:
+        """Add an operator that the program does not have."""
+        node = self.graph.call_function(target, args)
+        node._rename(name)
+        if site is not None:
+            self.sites[node.name] = site
+        return node
+
+    def finish(self, outputs: Callable[[fx.Node], fx.Node]) -> Program:
+        """Add the outputs and build the program, with fresh values on every node.
+
+        Args:
+            outputs: gives what stands for a node that the program returns.
+        """
+        output = self.program.graph_module.graph.output_node()
+        self.graph.node_copy(output, outputs)
+        self.graph.set_codegen(self.program.graph_module.graph._codegen)
+        made = GraphCopy(self.graph, self._source.attributes, {}, type(self.program.graph_module).__name__)
+        return remade(made.assemble(), self.program)
+
+
+def remade(graph_module: fx.GraphModule, program: Program) -> Program:
+    """Return a program of another graph over the same inputs, with fresh values on every node.
+
+    Operators stay as they are: delays look like identities, which a canonical form would not have.
+
+    Args:
+        graph_module: owned by the result.
+        program: what it was made of.
+    """
+    eliminate_dead_code(graph_module)
+    refresh_values(graph_module)
+    return replace(program, graph_module=graph_module)
+
+
+def kept_sites(program: Program, sites: dict[str, Site]) -> dict[str, Site]:
+    """Return the sites of the nodes that are left after a program was built anew."""
+    names = {node.name for node in program.graph_module.graph.nodes}
+    return {name: site for name, site in sites.items() if name in names}

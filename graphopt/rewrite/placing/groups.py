@@ -1,0 +1,183 @@
+"""Which nodes of a placed graph a device computes together, without waiting for another in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import fx
+
+from graphopt.cost import integer_shape
+from graphopt.macs import node_macs, tensor_operands
+from graphopt.rewrite.placing.placed import Placed, Roles, output_nodes, site_of
+from graphopt.stages import Delay, Site
+from graphopt.values import value_of
+
+SMALL = 0.05
+"""Share of another group's work up to which a group is joined to it."""
+
+
+@dataclass(eq=False)
+class Group:
+    """Nodes that one device computes in one go.
+
+    Attributes:
+        site: where.
+        level: most changes of device or copy on a way from an input to one of its nodes.
+        sends: whether it holds what other devices read and what that is computed from, not the rest.
+        nodes: in the order of the graph.
+    """
+
+    site: Site
+    level: int
+    sends: bool
+    nodes: list[fx.Node] = field(default_factory=list)
+
+    @property
+    def order(self) -> tuple[int, bool, int]:
+        """Place in the order in which a device computes: what others wait for comes first."""
+        return self.level, not self.sends, self.site.copy
+
+
+class Phased:
+    """A placed graph as one kind of step sees it.
+
+    Args:
+        placed: the placed graph.
+        steady: whether delays give values of earlier steps.
+        kept: what this and other kinds of steps keep; by default what the graph itself says.
+
+    Attributes:
+        placed: the placed graph.
+        roles: what its nodes are.
+        late: delays by their node, as far as they give values of earlier steps.
+        kept: each value that is kept for later steps, with the delay that keeps it.
+        computed: nodes that are computed, in the order of the graph.
+    """
+
+    def __init__(self, placed: Placed, *, steady: bool, kept: Sequence[Delay] | None = None) -> None:
+        self.placed = placed
+        self.roles = Roles(placed.program.graph_module)
+        by_name = {delay.name: delay for delay in placed.delays}
+        self._delays = {node: by_name[node.name] for node in self.roles.values if node.name in by_name}
+        self.late = {node: delay for node, delay in self._delays.items() if steady or node.op == "placeholder"}
+        self.computed = [node for node in self.roles.values if node.op != "placeholder" and node not in self._delays]
+        values = {node.name: node for node in self.roles.values}
+        held = placed.delays if kept is None else kept
+        self.kept = [(self.source(values[delay.value]), delay) for delay in held if delay.value in values]
+
+    def source(self, node: fx.Node) -> fx.Node:
+        """What a value is in this kind of step: itself, or the operand of a delay that does not delay."""
+        while node in self._delays and node not in self.late:
+            node = node.all_input_nodes[0]
+        return node
+
+    def operands(self, node: fx.Node) -> list[fx.Node]:
+        """Values that a node reads."""
+        return list(dict.fromkeys(self.source(operand) for operand in self.roles.operands(node)))
+
+    def device(self, node: fx.Node) -> int:
+        """Device that has a value."""
+        return self.late[node].device if node in self.late else site_of(self.placed, node).device
+
+    def outputs(self) -> list[fx.Node]:
+        """What the program returns, leaf by leaf."""
+        return [self.source(node) for node in output_nodes(self.placed.program.graph_module)]
+
+    def readers(self) -> Iterator[tuple[fx.Node, int]]:
+        """Yield each value with each device that reads it fresh or keeps it for later, the own one included."""
+        for node in self.computed:
+            for operand in self.operands(node):
+                yield operand, self.device(node)
+        for node in self.outputs():
+            yield node, self.placed.sampler
+        for node, delay in self.kept:
+            yield node, delay.device
+
+
+def groups_of(phased: Phased) -> list[Group]:
+    """Return the groups of a step, in an order in which one process may compute them."""
+    home = _levelled(phased)
+    home = _merged(phased, home)
+    home = _parted(phased, home)
+    found: dict[int, Group] = {}
+    for node in phased.computed:
+        group = home[node]
+        found[id(group)] = group
+        group.nodes.append(node)
+    return sorted(found.values(), key=lambda group: (*group.order, group.site.device))
+
+
+def _levelled(phased: Phased) -> dict[fx.Node, Group]:
+    """The group of each node by site and level: what does not wait for another site in between."""
+    level: dict[fx.Node, int] = {}
+    groups: dict[tuple[Site, int], Group] = {}
+    home = {}
+    for node in phased.computed:
+        here = site_of(phased.placed, node)
+        inner = [operand for operand in phased.operands(node) if operand in level]
+        level[node] = max((level[one] + (site_of(phased.placed, one) != here) for one in inner), default=0)
+        home[node] = groups.setdefault((here, level[node]), Group(here, level[node], sends=False))
+    return home
+
+
+def _merged(phased: Phased, home: dict[fx.Node, Group]) -> dict[fx.Node, Group]:
+    """Join a small group to the one at its site that alone reads what it gives.
+
+    What it computes then waits for all that the other reads, so only where that is little.
+    """
+    readers: dict[int, set[int]] = {id(group): set() for group in home.values()}
+    by_id = {id(group): group for group in home.values()}
+    for node in phased.computed:
+        for operand in phased.operands(node):
+            if operand in home and home[operand] is not home[node]:
+                readers[id(home[operand])].add(id(home[node]))
+    for node, device in phased.readers():
+        if node in home and device != home[node].site.device:
+            readers[id(home[node])].add(-1)
+    for node in phased.outputs():
+        if node in home:
+            readers[id(home[node])].add(-1)
+    work = _work(home)
+    into: dict[int, int] = {}
+    for key in sorted(by_id, key=lambda one: -by_id[one].level):
+        targets = {into.get(reader, reader) for reader in readers[key]}
+        only = next(iter(targets)) if len(targets) == 1 else -1
+        if only in by_id and by_id[only].site == by_id[key].site and work[key] <= SMALL * work[only]:
+            into[key] = only
+    return {node: by_id[into.get(id(group), id(group))] for node, group in home.items()}
+
+
+def _work(home: dict[fx.Node, Group]) -> dict[int, int]:
+    """Multiply-accumulates of each group; the least counts one, for what contracts nothing."""
+    work: dict[int, int] = {}
+    for node, group in home.items():
+        shapes = [integer_shape(value_of(operand)) for operand in tensor_operands(node)]
+        macs = (
+            node_macs(node, shapes, integer_shape(value_of(node)))
+            if isinstance(node.target, torch._ops.OpOverload)
+            else 0
+        )
+        work[id(group)] = work.get(id(group), 0) + max(macs, 1)
+    return work
+
+
+def _parted(phased: Phased, home: dict[fx.Node, Group]) -> dict[fx.Node, Group]:
+    """Part each group into what other devices wait for and the rest, which is computed while they work."""
+    sent = {node for node, device in phased.readers() if node in home and device != home[node].site.device}
+    needed = set(sent)
+    for node in reversed(phased.computed):
+        if node in needed:
+            needed.update(operand for operand in phased.operands(node) if home.get(operand) is home[node])
+    sending = {id(home[node]) for node in sent}
+    parts: dict[tuple[int, bool], Group] = {}
+    result = {}
+    for node in phased.computed:
+        group, sends = home[node], node in needed
+        if id(group) not in sending:
+            result[node] = group
+            continue
+        key = (id(group), sends)
+        result[node] = parts.setdefault(key, Group(group.site, group.level, sends=sends))
+    return result
