@@ -17,6 +17,7 @@ from graphopt.dependency.placement import Placement
 from graphopt.errors import PlanError
 from graphopt.program import Bypass, Program
 from graphopt.schedule import Schedule
+from graphopt.stages import Partition
 from graphopt.version import __version__
 
 PLAN_VERSION = 1
@@ -108,6 +109,7 @@ class Plan:
         schedule: where the program is cut, the programs that come of it, and which runs at which step; None where
             nothing is cached.
         bypassed: branches and blocks that are left out, before anything else is done.
+        partition: which device computes what; None where one computes all.
     """
 
     source: PlanSource
@@ -117,6 +119,7 @@ class Plan:
     regroup: bool = False
     schedule: Schedule | None = None
     bypassed: tuple[Bypass, ...] = ()
+    partition: Partition | None = None
 
     @property
     def kept(self) -> dict[str, tuple[int, ...]]:
@@ -187,7 +190,7 @@ class Plan:
             "regroup": self.regroup,
             "bypassed": [_bypass_to_dict(one) for one in self.bypassed],
             **_schedule_to_dict(self.schedule),
-            "stages": [],
+            "stages": None if self.partition is None else self.partition.to_dict(),
         }
 
     def to_json(self) -> str:
@@ -226,6 +229,7 @@ class Plan:
             bool(data["regroup"]),
             _schedule_from_dict(data),
             tuple(map(_bypass_from_dict, data["bypassed"])),
+            Partition.from_dict(data["stages"]) if data["stages"] else None,
         )
 
     @classmethod

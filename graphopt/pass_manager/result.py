@@ -10,7 +10,9 @@ from torch import nn
 from graphopt.pass_manager.base import PassReport
 from graphopt.plan import Plan
 from graphopt.program import Program
+from graphopt.rewrite.placing.stage_programs import stage_programs
 from graphopt.schedule import Schedule
+from graphopt.stages import Partition
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,19 @@ class Result:
         for program in self.programs.values():
             program.follow(held, self.program)
         return module
+
+    @property
+    def partition(self) -> Partition | None:
+        """Which device computes what; None where one computes all."""
+        return None if self.plan is None else self.plan.partition
+
+    @property
+    def stages(self) -> dict[str, Program]:
+        """What each device computes, by ``phase/segment``; nothing where one device computes all.
+
+        They are made anew at each call and share the parameters of the result's programs.
+        """
+        return {} if self.partition is None else stage_programs(self.programs, self.partition)
 
     def save(self, path: str | Path) -> Path:
         """Write the result into a folder.

@@ -105,6 +105,7 @@ PASS_TABLE = PassTable(
         ("l2c", "graphopt.passes.caching.tables:LearningToCache"),
         ("mag-cache", "graphopt.passes.caching.mag_cache:MagCache"),
         ("pab", "graphopt.passes.caching.pab:PyramidAttentionBroadcast"),
+        ("partition", "graphopt.passes.partition.partition:PartitionProgram"),
         ("prune-channels", "graphopt.passes.channels.prune:PruneChannels"),
         ("prune-layers", "graphopt.passes.layers.prune:PruneLayers"),
         ("remove-dead", "graphopt.passes.cleanup.remove_dead:RemoveDead"),

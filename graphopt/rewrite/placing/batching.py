@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
 from graphopt.errors import PlanError
 from graphopt.program import Program
@@ -20,9 +18,6 @@ from graphopt.stages import Site
 from graphopt.values import is_symbolic, value_of
 
 aten = torch.ops.aten
-
-ROWS = 7
-"""Rows of a part that sizes stand for while a graph is built."""
 
 
 def split_batch(placed: Placed, parts: int, site: Callable[[Site, int], Site]) -> Placed:
@@ -42,7 +37,6 @@ def split_batch(placed: Placed, parts: int, site: Callable[[Site, int], Site]) -
     program = placed.program
     _require_batch(program)
     builder = PlacedBuilder(program)
-    _widen(builder, parts)
     made: dict[tuple[fx.Node, int], fx.Node] = {}
     for part in range(parts):
         for node in program.graph_module.graph.nodes:
@@ -55,8 +49,8 @@ def split_batch(placed: Placed, parts: int, site: Callable[[Site, int], Site]) -
                 made[node, part] = builder.add(node, partial(_operand, made, part), name, here)
     outputs = dict.fromkeys(output_nodes(program.graph_module))
     joined = {node: _joined(builder, [made[node, part] for part in range(parts)], node, placed) for node in outputs}
-    whole = builder.finish(joined.__getitem__)
-    result = Placed(whole, kept_sites(whole, builder.sites), sampler=placed.sampler)
+    whole = builder.finish(joined.__getitem__, fresh=False)
+    result = Placed(whole, kept_sites(whole, builder.sites), sampler=placed.sampler, parts=parts)
     require_whole(result)
     return result
 
@@ -83,21 +77,6 @@ def _require_batch(program: Program) -> None:
         )
 
 
-def _widen(builder: PlacedBuilder, parts: int) -> None:
-    """Let the batch stand for several rows a part: a size of one would be taken for a dimension that is repeated."""
-    mode = FakeTensorMode(shape_env=ShapeEnv())
-    for node in builder.graph.find_nodes(op="placeholder"):
-        value = value_of(node)
-        if not isinstance(value, Tensor):
-            continue
-        dim = batch_dim(node)
-        sizes = [parts * ROWS if place == dim else int(size) for place, size in enumerate(value.shape)]
-        kinds = [DimDynamic.DUCK if place == dim else DimDynamic.STATIC for place in range(value.ndim)]
-        example = torch.empty(sizes, dtype=value.dtype, device="meta")
-        made = mode.from_tensor(example, symbolic_context=StatelessSymbolicContext(dynamic_sizes=kinds))
-        node.meta["val"] = made.to(value.device) if value.device.type != "meta" else made
-
-
 def _symbolic_sizes(node: fx.Node) -> list[Any]:
     value = value_of(node)
     sizes: Any = value.shape if isinstance(value, Tensor) else ()
@@ -117,16 +96,18 @@ def _rows(builder: PlacedBuilder, node: fx.Node, part: int, parts: int, site: Si
     whole, dim = builder.input(node), batch_dim(node)
     if dim is None or parts == 1:
         return whole
-    size = builder.call(aten.sym_size.int, (whole, dim), f"{node.name}_rows_{part}", None)
-    size.meta["val"] = value_of(node).shape[dim]
+    rows = value_of(node).shape[dim]
+    size = builder.call(aten.sym_size.int, (whole, dim), f"{node.name}_rows_{part}", None, rows)
     start, end = (_share(builder, size, number, parts, f"{node.name}_{part}_{number}") for number in (part, part + 1))
-    return builder.call(aten.slice.Tensor, (whole, dim, start, end), f"{node.name}_part_{part}", site)
+    args = (whole, dim, start, end)
+    return builder.call(aten.slice.Tensor, args, f"{node.name}_part_{part}", site, value_of(node))
 
 
 def _share(builder: PlacedBuilder, size: fx.Node, number: int, parts: int, name: str) -> fx.Node:
     """The number ``size * number // parts``."""
-    times = builder.call(operator.mul, (size, number), f"{name}_times", None)
-    return builder.call(operator.floordiv, (times, parts), f"{name}_share", None)
+    rows = value_of(size)
+    times = builder.call(operator.mul, (size, number), f"{name}_times", None, rows * number)
+    return builder.call(operator.floordiv, (times, parts), f"{name}_share", None, rows * number // parts)
 
 
 def _joined(builder: PlacedBuilder, made: list[fx.Node], node: fx.Node, placed: Placed) -> fx.Node:
@@ -134,4 +115,4 @@ def _joined(builder: PlacedBuilder, made: list[fx.Node], node: fx.Node, placed: 
     dim = batch_dim(node)
     if dim is None or len(made) == 1 or made[0] is made[1]:
         return made[0]
-    return builder.call(aten.cat.default, (made, dim), f"{node.name}_joined", Site(placed.sampler))
+    return builder.call(aten.cat.default, (made, dim), f"{node.name}_joined", Site(placed.sampler), value_of(node))

@@ -57,38 +57,50 @@ class PlacedBuilder:
             self.sites[copy.name] = site
         return copy
 
-    def call(self, target: Any, args: tuple[Any, ...], name: str, site: Site | None) -> fx.Node:
-        """Add an operator that the program does not have."""
+    def call(self, target: Any, args: tuple[Any, ...], name: str, site: Site | None, value: Any = None) -> fx.Node:
+        """Add an operator that the program does not have.
+
+        Args:
+            target: the operator.
+            args: its arguments.
+            name: name of the node.
+            site: where it is computed; None for sizes.
+            value: what it gives on the example inputs, where that is known already.
+        """
         node = self.graph.call_function(target, args)
         node._rename(name)
+        node.meta["val"] = value
         if site is not None:
             self.sites[node.name] = site
         return node
 
-    def finish(self, outputs: Callable[[fx.Node], fx.Node]) -> Program:
-        """Add the outputs and build the program, with fresh values on every node.
+    def finish(self, outputs: Callable[[fx.Node], fx.Node], *, fresh: bool = True) -> Program:
+        """Add the outputs and build the program.
 
         Args:
             outputs: gives what stands for a node that the program returns.
+            fresh: compute the values of all nodes anew; else copies have those of the nodes they were made of.
         """
         output = self.program.graph_module.graph.output_node()
         self.graph.node_copy(output, outputs)
         self.graph.set_codegen(self.program.graph_module.graph._codegen)
         made = GraphCopy(self.graph, self._source.attributes, {}, type(self.program.graph_module).__name__)
-        return remade(made.assemble(), self.program)
+        return remade(made.assemble(), self.program, fresh=fresh)
 
 
-def remade(graph_module: fx.GraphModule, program: Program) -> Program:
-    """Return a program of another graph over the same inputs, with fresh values on every node.
+def remade(graph_module: fx.GraphModule, program: Program, *, fresh: bool = False) -> Program:
+    """Return a program of another graph over the same inputs.
 
     Operators stay as they are: delays look like identities, which a canonical form would not have.
 
     Args:
         graph_module: owned by the result.
         program: what it was made of.
+        fresh: compute the values of all nodes anew.
     """
     eliminate_dead_code(graph_module)
-    refresh_values(graph_module)
+    if fresh:
+        refresh_values(graph_module)
     return replace(program, graph_module=graph_module)
 
 

@@ -81,6 +81,10 @@ class Phased:
         """Device that has a value."""
         return self.late[node].device if node in self.late else site_of(self.placed, node).device
 
+    def batch_of(self, node: fx.Node) -> int:
+        """Number of the part of the batch whose rows a value has; -1 for inputs, which have all rows."""
+        return -1 if node.op == "placeholder" else site_of(self.placed, node).copy if self.placed.parts > 1 else 0
+
     def outputs(self) -> list[fx.Node]:
         """What the program returns, leaf by leaf."""
         return [self.source(node) for node in output_nodes(self.placed.program.graph_module)]

@@ -28,12 +28,19 @@ class Placed:
             anew wherever they are read.
         delays: nodes of the graph (`aten.alias`) that give a value of an earlier step in steady steps.
         sampler: device that has the inputs and gets the outputs.
+        parts: number of parts of the batch; part i is copy i, and what stands for the batch in it is its own number of
+            rows.
     """
 
     program: Program
     sites: Mapping[str, Site]
     delays: tuple[Delay, ...] = ()
     sampler: int = 0
+    parts: int = 1
+
+    def rows(self, copy: int, batch: int) -> int:
+        """Rows of a part of the batch."""
+        return batch * (copy + 1) // self.parts - batch * copy // self.parts
 
 
 class Roles:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor, fx
@@ -26,7 +26,7 @@ def inputs_of(phased: Phased, nodes: Sequence[fx.Node]) -> list[fx.Node]:
     wanted = {one for node in nodes for one in phased.operands(node) if one not in own}
     for number in _asked(phased, nodes):
         asked = {phased.source(one) for one in number.all_input_nodes if one not in phased.roles.free}
-        if asked.isdisjoint(wanted | own) and not _is_known(number, wanted | own):
+        if asked.isdisjoint(wanted | own) and not _is_known(phased, number, wanted | own):
             wanted |= asked
     order = {node: place for place, node in enumerate(phased.roles.values)}
     return sorted(wanted, key=order.__getitem__)
@@ -69,10 +69,17 @@ def _asked(phased: Phased, nodes: Sequence[fx.Node]) -> Iterator[fx.Node]:
         seen.update(one.all_input_nodes)
 
 
-def _is_known(number: fx.Node, available: set[fx.Node]) -> bool:
+def _is_known(phased: Phased, number: fx.Node, available: set[fx.Node]) -> bool:
     scratch = fx.Graph()
-    known = [(one, scratch.placeholder("known")) for one in available]
+    known = [(one, scratch.placeholder("known")) for one in _alike(phased, number, available)]
     return number_from(scratch, number, known) is not None
+
+
+def _alike(phased: Phased, number: fx.Node, available: Iterable[fx.Node]) -> list[fx.Node]:
+    """Tensors that have the rows of the one that a size is asked of."""
+    asked = next(phased.source(one) for one in number.all_input_nodes if one not in phased.roles.free)
+    whole = phased.placed.parts == 1
+    return [one for one in available if whole or phased.batch_of(one) == phased.batch_of(asked)]
 
 
 class _Build:
@@ -117,4 +124,5 @@ class _Build:
         """A size asked of a tensor that the segment does not have, asked of one that it has; None for another one."""
         if not asks_tensor(number) or any(self.phased.source(one) in self.made for one in number.all_input_nodes):
             return None
-        return number_from(self.graph, number, [(one, self.made[one]) for one in self._tensors])
+        known = _alike(self.phased, number, self._tensors)
+        return number_from(self.graph, number, [(one, self.made[one]) for one in known])

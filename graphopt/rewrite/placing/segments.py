@@ -93,8 +93,15 @@ def _edges(phased: Phased, segments: list[Segment]) -> tuple[Edge, ...]:
         source = phased.device(nodes[name])
         for target in sorted({device for value, device in fresh | set(kept) if value == name} - {source}):
             age = 0 if (name, target) in fresh else kept[name, target]
-            edges.append(_edge(nodes[name], source, target, age, batch))
+            edges.append(_edge(nodes[name], source, target, age, _rows(phased, nodes[name], batch)))
     return tuple(edges)
+
+
+def _rows(phased: Phased, node: fx.Node, batch: tuple[Any, int] | None) -> tuple[Any, int] | None:
+    """The symbol of the batch with the rows that a value has on the example inputs."""
+    if batch is None or phased.placed.parts == 1 or node.op == "placeholder":
+        return batch
+    return batch[0], phased.placed.rows(phased.batch_of(node), batch[1])
 
 
 def _edge(node: fx.Node, source: int, target: int, delay: int, batch: tuple[Any, int] | None) -> Edge:

@@ -44,7 +44,7 @@ def stage(program: Program, assignment: Sequence[Sequence[str]], sampler: int = 
                 return _operand(builder, made, devices, operand, device)
 
             made[node, device] = builder.add(node, lookup, name, Site(device))
-    placed = builder.finish(lambda node: _operand(builder, made, devices, node, sampler))
+    placed = builder.finish(lambda node: _operand(builder, made, devices, node, sampler), fresh=False)
     whole = Placed(placed, kept_sites(placed, builder.sites), sampler=sampler)
     require_whole(whole)
     return whole
