@@ -59,6 +59,23 @@ def check_manifest(folder: Path, names: Iterable[str] | None = None) -> None:
         _check_file(folder / name, entries[name])
 
 
+def check_sizes(folder: Path, names: Iterable[str]) -> None:
+    """Compare the sizes of files with the list that was written beside them, without reading the files.
+
+    Args:
+        folder: A saved folder.
+        names: The files to check.
+
+    Raises:
+        PlanError: The list is absent or damaged, or a file is missing or of another size; the message names it.
+    """
+    entries = _entries(folder)
+    for name in names:
+        if name not in entries:
+            raise PlanError(f"{folder / MANIFEST} does not list {name}; save the result again")
+        _check_size(folder / name, entries[name])
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal.
 
@@ -73,16 +90,27 @@ def sha256_of(path: Path) -> str:
 
 
 def _check_file(path: Path, wanted: dict[str, object]) -> None:
+    _check_size(path, wanted)
     try:
-        size = path.stat().st_size
         digest = sha256_of(path)
     except OSError as error:
-        raise PlanError(f"{path} cannot be read ({error.strerror}); copy it again or save the result again") from error
+        raise _unreadable(path, error) from error
+    if digest != wanted.get("sha256"):
+        raise PlanError(f"{path} was changed after it was saved (its SHA-256 differs); copy it again or save it again")
+
+
+def _check_size(path: Path, wanted: dict[str, object]) -> None:
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise _unreadable(path, error) from error
     expected = wanted.get("size_bytes")
     if size != expected:
         raise PlanError(f"{path} has {size} bytes where {expected} were saved; copy it again or save the result again")
-    if digest != wanted.get("sha256"):
-        raise PlanError(f"{path} was changed after it was saved (its SHA-256 differs); copy it again or save it again")
+
+
+def _unreadable(path: Path, error: OSError) -> PlanError:
+    return PlanError(f"{path} cannot be read ({error.strerror}); copy it again or save the result again")
 
 
 def _entries(folder: Path) -> dict[str, dict[str, object]]:

@@ -15,6 +15,7 @@ from graphopt.exporters.onnx_check import verify_onnx
 from graphopt.exporters.onnx_files import check_file, onnx_destination, write_model
 from graphopt.exporters.onnx_model import build_onnx
 from graphopt.exporters.onnx_report import OnnxOptions, OnnxReport, batch_notes, batch_sizes, opset_notes
+from graphopt.exporters.onnx_stages import export_stages
 from graphopt.exporters.runtime import default_tolerance, require_onnx
 from graphopt.pass_manager.result import Result
 from graphopt.program import Program, require_program
@@ -40,11 +41,13 @@ def export_onnx(
     Inputs, outputs and weights are called as in the user's model, weights that the optimiser has transposed get
     ``.transposed`` behind their name. The file is complete or absent at any moment. External weights lie beside it in
     a file whose name holds a hash of them, so that an old file never meets new weights. In a folder that holds a saved
-    result the ONNX files join it: the whole folder, manifest included, is replaced in one step.
+    result the ONNX files join it: the whole folder, manifest included, is replaced in one step. Of a partitioned result
+    every stage gets a file, ``stage.<device>.onnx``, beside ``stages.json``, which tells how they go together.
 
     Args:
         subject: A program, or what a pipeline returned.
-        path: A file ending in ``.onnx``, or a folder, made where it is absent, for a file ``model.onnx``.
+        path: A file ending in ``.onnx``, or a folder, made where it is absent, for a file ``model.onnx``; of a
+            partitioned result or one with a schedule, a folder for its files.
         opset: Operator set to write; the report has the one that was written.
         dynamic: Leave the batch free where the program's batch is; it is fixed at the example's otherwise.
         external_data: Put weights into a file of their own; None does it above 1 GiB.
@@ -73,6 +76,10 @@ def export_onnx(
         tolerance=default_tolerance(_dtypes(program)) if tolerance is None else tolerance,
         properties=_properties(program, plan),
     )
+    if isinstance(subject, Result) and subject.partition is not None:
+        if single_file:
+            raise ExportError("single_file=True puts the steps of one device into a file, and the result has several")
+        return export_stages(subject, subject.partition, path, plan, options)
     if isinstance(subject, Result) and isinstance(subject.schedule, Schedule):
         export = export_branches if single_file else export_steps
         return export(subject.programs, subject.schedule, path, plan, options)

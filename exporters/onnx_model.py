@@ -134,13 +134,16 @@ def _exported(graph_module: fx.GraphModule, program: Program, dynamic: bool) -> 
 
 
 def _separate_inputs(program: Program) -> list[Any]:
-    """Return the flat example inputs, each tensor an object of its own: torch.export takes one given twice for one."""
+    """Return the flat example inputs, each tensor an object of its own that is no view of another one.
+
+    torch.export takes one given twice for one, and asks for the base of a view again when there is none any more.
+    """
     seen: set[int] = set()
     leaves = []
     for leaf in pytree.tree_leaves((program.args, dict(program.kwargs))):
-        again = isinstance(leaf, torch.Tensor) and id(leaf) in seen
+        shared = isinstance(leaf, torch.Tensor) and (id(leaf) in seen or leaf._base is not None)
         seen.add(id(leaf))
-        leaves.append(leaf.clone() if again else leaf)
+        leaves.append(leaf.clone() if shared else leaf)
     return leaves
 
 

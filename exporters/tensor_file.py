@@ -3,7 +3,7 @@
 import errno
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import safetensors
@@ -11,6 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 from graphopt.errors import ExportError, PlanError
+from graphopt.wire import stride_order
+
+WEIGHTS = "model.safetensors"
+"""Name of the file of weights in a saved result."""
 
 _KEY = "graphopt"
 _VERSION = 1
@@ -21,7 +25,8 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
 
     Args:
         path: The file, which nobody else reads yet.
-        tensors: Any shapes, devices and strides; a strided or shared one is written as a contiguous tensor.
+        tensors: Any shapes, devices and strides; a strided or shared one is written as a contiguous tensor, and in
+            which order its dimensions lay in memory is told in the metadata.
 
     Raises:
         ExportError: A tensor has no values, or is of a kind that safetensors does not know.
@@ -33,13 +38,14 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     storages: set[int] = set()
     for name, tensor in sorted(tensors.items()):
         _require_storable(name, tensor)
-        owner = owners.setdefault(_identity(name, tensor), name)
+        owner = owners.setdefault(identity(name, tensor), name)
         if owner == name:
             stored[name] = _private(tensor, storages)
         else:
             aliases[name] = owner
     # One key only: with several, safetensors writes them in an order that changes from run to run.
-    metadata = {_KEY: json.dumps({"version": _VERSION, "aliases": aliases}, sort_keys=True)}
+    content = {"version": _VERSION, "aliases": aliases, **_orders({name: tensors[name] for name in stored})}
+    metadata = {_KEY: json.dumps(content, sort_keys=True)}
     try:
         # safetensors makes files that only their owner may read; this one gets the rights of any other new file.
         path.touch()
@@ -50,24 +56,43 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
         raise _system_error(error, path) from error
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+def identity(name: str, tensor: torch.Tensor) -> object:
+    """Return what tied names have in common; an empty tensor is tied to nothing.
+
+    Args:
+        name: A name of the tensor.
+        tensor: Any shape, device and strides.
+    """
+    if tensor.numel() == 0:
+        return name
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device
+
+
+def read_tensors(path: Path, names: Collection[str] | None = None) -> dict[str, torch.Tensor]:
     """Read what `write_tensors` wrote.
 
     Args:
         path: The file.
+        names: The tensors to read, all by default; nothing else of the file is read then.
 
     Returns:
-        Tensors by name, on the CPU; tied names give the same tensor.
+        Tensors by name, on the CPU, without gaps in memory and with their dimensions in the order that they had there;
+        tied names give the same tensor.
 
     Raises:
-        PlanError: The file is missing or damaged.
+        PlanError: The file is missing or damaged, or has no tensor of such a name.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             content = json.loads((file.metadata() or {})[_KEY])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        for alias, owner in content["aliases"].items():
-            tensors[alias] = tensors[owner]
+            aliases = dict(content["aliases"])
+            wanted = [*file.keys(), *aliases] if names is None else names
+            owners = {aliases.get(name, name) for name in wanted}
+            stored = {owner: file.get_tensor(owner) for owner in sorted(owners)}
+        for name, order in content.get("orders", {}).items():
+            if name in stored:
+                stored[name] = _laid_out(stored[name], order)
+        tensors = {name: stored[aliases.get(name, name)] for name in wanted}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, safetensors.SafetensorError) as error:
         raise PlanError(f"{path} cannot be read ({error}); copy it again or save the result again") from error
     if content.get("version") != _VERSION:
@@ -75,11 +100,22 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _identity(name: str, tensor: torch.Tensor) -> object:
-    """Return what tied names have in common; an empty tensor is tied to nothing."""
-    if tensor.numel() == 0:
-        return name
-    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device
+def _orders(tensors: Mapping[str, torch.Tensor]) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Return the order in memory of the dimensions of the tensors that it is another of: results hang on it."""
+    permuted = {
+        name: stride_order(tensor.stride())
+        for name, tensor in tensors.items()
+        if not tensor.is_contiguous() and 0 not in tensor.stride()
+    }
+    found = {name: order for name, order in permuted.items() if list(order) != sorted(order)}
+    return {"orders": found} if found else {}
+
+
+def _laid_out(tensor: torch.Tensor, order: list[int]) -> torch.Tensor:
+    """Return a tensor whose dimensions lie in memory in the order given, outermost first."""
+    if sorted(order) != list(range(tensor.ndim)):
+        raise ValueError(f"the order {order} of {tensor.ndim} dimensions")
+    return tensor.permute(order).contiguous().permute(sorted(range(tensor.ndim), key=order.__getitem__))
 
 
 def _private(tensor: torch.Tensor, storages: set[int]) -> torch.Tensor:

@@ -17,7 +17,8 @@ from graphopt.exporters.atomic import MARKER, atomic_folder, recover
 from graphopt.exporters.example_inputs import STRUCTURE, TENSORS, read_inputs, write_inputs
 from graphopt.exporters.manifest import check_manifest, write_manifest
 from graphopt.exporters.report_page import report_page
-from graphopt.exporters.tensor_file import read_tensors, write_tensors
+from graphopt.exporters.stage_files import STAGES, StageFiles, describe_stages
+from graphopt.exporters.tensor_file import WEIGHTS, read_tensors, write_tensors
 from graphopt.pass_manager.base import PassReport
 from graphopt.pass_manager.result import Report, Result
 from graphopt.plan import Plan, PlanSource
@@ -26,7 +27,6 @@ from graphopt.rewrite.replay import replay, replay_programs
 from graphopt.tracing import capture
 from graphopt.wiring import fingerprint
 
-WEIGHTS = "model.safetensors"
 REPORT = "report.json"
 PAGE = "report.html"
 
@@ -38,7 +38,8 @@ def save_result(result: Result, path: str | Path) -> None:
 
     The folder holds ``plan.json``, ``model.safetensors`` (parameters, buffers and tensor constants by name, tied ones
     once), ``inputs.safetensors`` and ``inputs.json``, ``report.json``, ``report.html``, and ``manifest.json`` with the
-    SHA-256 of each. The same result gives the same bytes.
+    SHA-256 of each; of a partitioned result, ``stages/<device>.json`` with the graphs of each device. The same result
+    gives the same bytes.
 
     Args:
         result: What a pipeline returned.
@@ -49,9 +50,12 @@ def save_result(result: Result, path: str | Path) -> None:
     """
     plan = _plan_of(result)
     first = result.program if result.program.lineage is None else result.program.lineage.origin
+    tensors = _tensors_of(result)
+    stages = _stages_of(result, plan, tensors)
     with atomic_folder(path) as folder:
         (folder / MARKER).write_text(plan.to_json() + "\n", encoding="utf-8")
-        write_tensors(folder / WEIGHTS, _tensors_of(result))
+        write_tensors(folder / WEIGHTS, {**tensors, **stages.tensors})
+        stages.write(folder)
         write_inputs(folder, first.args, first.kwargs)
         report = json.dumps(_finite(result.report.to_dict()), indent=2, allow_nan=False)
         (folder / REPORT).write_text(report + "\n", encoding="utf-8")
@@ -162,9 +166,13 @@ def _tensors_of(result: Result) -> dict[str, torch.Tensor]:
     return tensors
 
 
+def _stages_of(result: Result, plan: Plan, tensors: Mapping[str, torch.Tensor]) -> StageFiles:
+    return StageFiles() if plan.partition is None else describe_stages(plan.partition, result.stages, tensors)
+
+
 def _with_tensors(program: Program, tensors: Mapping[str, torch.Tensor], path: Path) -> Program:
     """Put saved tensors in place of a program's own; nothing is written into the old ones."""
-    found = {name: tensor for name, tensor in tensors.items() if not name.startswith(_OTHER_PROGRAMS)}
+    found = {name: tensor for name, tensor in tensors.items() if not name.startswith((_OTHER_PROGRAMS, f"{STAGES}/"))}
     for fault in _mismatches(program.parameters, found):
         raise PlanError(f"{path} does not fit the model: {fault}; build the model as it was when the result was saved")
     memo: dict[int, torch.Tensor] = {}

@@ -87,6 +87,14 @@ class ExportError(GraphoptError):
     """A program could not be written, or what was written does not run to the same outputs."""
 
 
+class RuntimeMismatchError(GraphoptError):
+    """The devices of a partition do not agree on what they run, or one was sent a tensor it does not expect."""
+
+
+class DeviceFailureError(GraphoptError):
+    """A device of a partition failed, or no longer answers."""
+
+
 class RegistrationError(GraphoptError):
     """A name, rule or pass was registered twice, or what was registered is not what it claims to be."""
 

@@ -197,6 +197,27 @@ class Schedule:
         names += [DISTANCE] if step.measures else []
         return tuple(names)
 
+    def program_at(self, step: int, steps: int | None = None) -> str:
+        """Id of the program of a step, where nothing has to be known of the steps before.
+
+        Args:
+            step: number of the step, from 0.
+            steps: number of all steps, None where it is not known.
+
+        Raises:
+            PlanError: the policy decides at run time.
+        """
+        policy = self.policy
+        if isinstance(policy, Threshold) or (isinstance(policy, Periods) and policy.window is not None):
+            raise PlanError(f"the policy {policy.kind} decides at run time which program a step runs")
+        if step == 0 or (self.last_full and steps is not None and step >= steps - 1):
+            return FULL
+        if isinstance(policy, Every):
+            return FULL if policy.is_full(step) else CACHED
+        if isinstance(policy, Listed):
+            return policy.programs[step] if step < len(policy.programs) else policy.beyond
+        return self.reading(frozenset(slot for slot, period in policy.periods.items() if step % period))
+
     def reading(self, slots: frozenset[str]) -> str:
         """Id of the program that reads just these slots.
 

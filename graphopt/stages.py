@@ -195,9 +195,18 @@ class Partition:
     certificate: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def phase_of(self, step: int) -> str:
-        """Name of the phase of a step, from 0 at the first of a generation."""
-        return SYNC if not self.delays or step < self.warm_up else STEADY
+    def phase_of(self, step: int, program: str | None = None) -> str:
+        """Name of the phase of a step.
+
+        Args:
+            step: number of the step in its generation, from 0.
+            program: id of the program that the schedule has for it; None where there is no schedule.
+        """
+        steady = STEADY if program is None else f"{program}.{STEADY}"
+        if step < self.warm_up or steady not in self.phases:
+            return SYNC if program is None else program
+        replays = program is None and self.stride > 1 and (step - self.warm_up) % self.stride > 0
+        return REPLAY if replays else steady
 
     def edges(self) -> Iterator[Edge]:
         """Yield every edge once."""

@@ -11,6 +11,7 @@ from graphopt.cli.demo_command import demo
 from graphopt.cli.export_command import export
 from graphopt.cli.inspect_command import inspect
 from graphopt.cli.optimize_command import optimize
+from graphopt.cli.run_command import run
 from graphopt.version import __version__
 
 USAGE = 2
@@ -58,6 +59,7 @@ COMMANDS: tuple[tuple[Callable[..., None], str, str], ...] = (
     ),
     (export, "Write a saved result as an ONNX file.", "export out/ --onnx --opset 20"),
     (bench, "Measure a saved result against its original.", "bench out/ --repeats 50 --threads 1"),
+    (run, "Run a partitioned result in several processes.", "run out/ --nproc 2 --check"),
     (demo, "See it all on a model that trains within a minute.", "demo --model minilm"),
 )
 """Each command with its line in the list of commands and an example."""

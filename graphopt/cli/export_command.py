@@ -19,7 +19,8 @@ def export(
     onnx: Annotated[bool, typer.Option("--onnx", help="Write ONNX: the default, and the only format so far.")] = True,
     opset: Annotated[int, typer.Option(help="Operator set of the file.")] = 20,
     to: Annotated[
-        Path | None, typer.Option(metavar="FILE.onnx", help="Where to write; model.onnx in FOLDER by default.")
+        Path | None,
+        typer.Option(metavar="FILE.onnx", help="Where to write, a folder where there are several; FOLDER by default."),
     ] = None,
     single_file: Annotated[
         bool, typer.Option("--single-file", help="Of a schedule, write full and cached steps into one file.")
@@ -29,7 +30,7 @@ def export(
     as_json: AsJson = False,
     traceback: Traceback = False,
 ) -> None:
-    """Write a saved result as an ONNX file, once ONNX Runtime has computed from it what torch computes."""
+    """Write a saved result as an ONNX file, or one for each device, once ONNX Runtime has computed what torch does."""
     with Screen(as_json=as_json, with_traceback=traceback, steps=STEPS + 1) as screen:
         result = load_saved(folder, model, screen)
         screen.step(f"exporting with opset {opset}")

@@ -89,7 +89,7 @@ class Result:
 
         They are made anew at each call and share the parameters of the result's programs.
         """
-        return {} if self.partition is None else stage_programs(self.programs, self.partition)
+        return {} if self.partition is None else stage_programs(self.programs, self.partition, self.schedule)
 
     def save(self, path: str | Path) -> Path:
         """Write the result into a folder.

@@ -14,6 +14,7 @@ from graphopt.program import Program
 from graphopt.rewrite.placing.layouts import placed_stages
 from graphopt.rewrite.placing.placed import Placed
 from graphopt.rewrite.placing.segments import Cutting, cut
+from graphopt.schedule import FULL, Schedule
 from graphopt.stages import STEADY, SYNC, DeviceShare, Partition, Phase
 
 
@@ -32,18 +33,21 @@ class Finished:
     cutting: Cutting
 
 
-def finish(programs: Mapping[str, Program], draft: Partition, resources: Resources) -> Finished:
+def finish(
+    programs: Mapping[str, Program], draft: Partition, resources: Resources, schedule: Schedule | None = None
+) -> Finished:
     """Cut the programs as a draft says, and forecast what each device has to do.
 
     Args:
         programs: the partitioned program as ``main``, or the programs of a schedule by id.
         draft: a partition without phases.
         resources: costs, devices and links.
+        schedule: what the programs do at which step.
 
     Raises:
         PlanError: the programs cannot be cut so.
     """
-    stages = placed_stages(programs, draft)
+    stages = placed_stages(programs, draft, schedule)
     cutting = cut(stages)
     delays = {(delay.name, delay.device): delay for placed in stages.values() for delay in placed.delays}
     whole = replace(draft, phases=cutting.phases, delays=tuple(delays.values()))
@@ -54,7 +58,8 @@ def finish(programs: Mapping[str, Program], draft: Partition, resources: Resourc
 
 def main_phase(partition: Partition) -> Phase:
     """The phase of most steps."""
-    return partition.phases.get(STEADY, partition.phases[SYNC])
+    names = (STEADY, f"{FULL}.{STEADY}", SYNC, FULL)
+    return next(partition.phases[name] for name in names if name in partition.phases)
 
 
 def parameter_bytes(cutting: Cutting, device: int) -> int:

@@ -16,6 +16,7 @@ from graphopt.passes.partition.resources import MEASURED, gather
 from graphopt.program import Program
 from graphopt.proof.partitioning import check_partition
 from graphopt.rewrite.ancestry import plan_of
+from graphopt.rewrite.stepping import step_programs
 from graphopt.stages import Mode
 
 ASYNC_ONLY = ("warm_up", "stride", "extrapolate", "time_shift", "error")
@@ -150,10 +151,11 @@ class PartitionProgram(Pass):
             self.time_shift,
             self.error,
         )
-        programs = {"main": program}
+        schedule = context.schedule
+        programs = {"main": program} if schedule is None else step_programs(program, schedule, allow_dead=("*",))
         try:
             draft, notes = PLANNERS[self.mode](program, settings, resources, context)
-            finished = finish(programs, draft, resources)
+            finished = finish(programs, draft, resources, schedule)
         except PlanError as error:
             raise PreconditionError(f"{self.name}: {error}") from error
         partition = finished.partition

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from graphopt.errors import PlanError
 from graphopt.partition.assignment import Assignment
 from graphopt.partition.choosing import best_asynchronous, best_pipeline
 from graphopt.partition.coarsening import Coarsening, coarsen
@@ -15,6 +14,7 @@ from graphopt.passes.partition.resources import Resources
 from graphopt.program import Program
 from graphopt.rewrite.placing.layouts import BRANCHES
 from graphopt.rewrite.placing.placed import Roles
+from graphopt.rewrite.placing.staging import completed
 from graphopt.stages import Mode, Partition
 
 
@@ -49,7 +49,7 @@ def plan_pipeline(program: Program, settings: Settings, resources: Resources, co
         mode="pipeline",
         devices=settings.devices,
         sampler=found.order[0],
-        assignment=complete(program, coarse.names_by_device(found)),
+        assignment=completed(program, coarse.names_by_device(found)),
         phases={},
         micro_batches=settings.micro_batches,
         certificate=found.certificate,
@@ -69,7 +69,7 @@ def plan_guidance(program: Program, settings: Settings, resources: Resources, co
         found = best_pipeline(
             coarse.workload, half, resources.links, free_order=False, solver_seconds=settings.solver_seconds
         )
-        assignment, certificate = complete(program, coarse.names_by_device(found)), found.certificate
+        assignment, certificate = completed(program, coarse.names_by_device(found)), found.certificate
         notes = (_line(coarse, found),)
     draft = Partition(
         mode="cfg",
@@ -91,7 +91,7 @@ def plan_asynchronous(program: Program, settings: Settings, resources: Resources
         mode="async",
         devices=settings.devices,
         sampler=found.devices[0],
-        assignment=complete(program, coarse.names_by_device(found)),
+        assignment=completed(program, coarse.names_by_device(found)),
         phases={},
         warm_up=settings.warm_up,
         stride=settings.stride,
@@ -126,27 +126,6 @@ PLANNERS: Mapping[str, Callable[[Program, Settings, Resources, PassContext], Dra
     "patch": plan_patches,
 }
 """How a partition is planned, by mode."""
-
-
-def complete(program: Program, names: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
-    """Give nodes that no device has to all devices that read what they give.
-
-    Raises:
-        PlanError: a node is read by no device.
-    """
-    devices: dict[str, set[int]] = {}
-    for device, owned in enumerate(names):
-        for name in owned:
-            devices.setdefault(name, set()).add(device)
-    roles = Roles(program.graph_module)
-    values = [node for node in roles.values if node.op != "placeholder"]
-    for node in reversed(values):
-        if node.name not in devices:
-            readers = (devices.get(user.name, set()) for user in node.users if user not in roles.free)
-            devices[node.name] = set().union(*readers) or {0}
-    if not values:
-        raise PlanError("the program computes nothing from its inputs, so there is nothing to spread over devices")
-    return tuple(tuple(node.name for node in values if device in devices[node.name]) for device in range(len(names)))
 
 
 def _line(coarse: Coarsening, found: Assignment) -> str:

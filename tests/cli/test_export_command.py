@@ -1,11 +1,13 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from exporters.partitioned import in_parts, partitioned
 
 import graphopt
 from graphopt.cli.targets import Target
@@ -36,6 +38,23 @@ def test_the_file_joins_the_result_and_computes_the_same(run: Run, copied: Path)
     assert torch.allclose(found, expected, atol=1e-5)
     # The result stays whole: it can be read, measured and exported again.
     assert "origin.json" in json.loads((copied / "manifest.json").read_text(encoding="utf-8"))["files"]
+
+
+def test_a_partitioned_result_gets_a_file_for_each_device(
+    run: Run, copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = f"{copied.parent / 'net_model.py'}:build"
+    loaded = graphopt.load(copied, model=build_model(Target.parse(target)).model)
+    parts = partitioned(loaded.program, in_parts(loaded.program, 2))
+    replace(loaded, plan=replace(loaded.plan, partition=parts.partition)).save(copied)
+    capsys.readouterr()  # what the model said while it was built here
+    outcome = run("export", str(copied), "--onnx", "--model", target, "--json")
+    document = json.loads(outcome.out)
+    assert (outcome.code, sorted(document["programs"])) == (0, ["sync/0.0", "sync/1.0"])
+    assert sorted(Path(file).name for file in document["files"]) == ["stage.0.onnx", "stage.1.onnx", "stages.json"]
+    assert all((copied / name).is_file() for name in ("stage.0.onnx", "stage.1.onnx", "stages/1.json", "plan.json"))
+    assert document["inputs"] == ["x"]
+    assert all(error["relative"] < 1e-5 for error in document["errors"])
 
 
 def test_a_model_that_has_moved(run: Run, copied: Path, tmp_path: Path) -> None:

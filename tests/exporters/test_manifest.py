@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from graphopt.errors import PlanError
-from graphopt.exporters.manifest import check_manifest, listed_files, sha256_of, write_manifest
+from graphopt.exporters.manifest import check_manifest, check_sizes, listed_files, sha256_of, write_manifest
 
 
 @pytest.fixture
@@ -90,3 +90,21 @@ def test_a_damaged_list(folder: Path, text: str) -> None:
     assert listed_files(folder) == set()
     with pytest.raises(PlanError, match=r"manifest\.json"):
         check_manifest(folder)
+
+
+def test_sizes_alone_are_checked_without_reading_the_file(folder: Path) -> None:
+    name = next(iter(json.loads((folder / "manifest.json").read_text())["files"]))
+    path = folder / name
+    content = path.read_bytes()
+    path.write_bytes(bytes(len(content)))
+    check_sizes(folder, (name,))
+    with pytest.raises(PlanError, match="was changed"):
+        check_manifest(folder, (name,))
+    path.write_bytes(content + b"x")
+    with pytest.raises(PlanError, match=f"has {len(content) + 1} bytes where {len(content)} were saved"):
+        check_sizes(folder, (name,))
+    path.unlink()
+    with pytest.raises(PlanError, match="cannot be read"):
+        check_sizes(folder, (name,))
+    with pytest.raises(PlanError, match="does not list nothing"):
+        check_sizes(folder, ("nothing",))

@@ -61,6 +61,39 @@ def test_views_of_one_storage_are_no_tie(tmp_path: Path) -> None:
     assert found["same"] is found["base"]
 
 
+def test_the_order_in_memory_comes_back(tmp_path: Path) -> None:
+    tensors = {
+        "image": torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),
+        "turned": torch.randn(3, 4).t(),
+        "gaps": torch.randn(4, 6)[:, ::2],
+        "wide": torch.randn(1, 4).expand(3, 4),
+        "plain": torch.randn(3, 4),
+    }
+    write_tensors(tmp_path / "x.safetensors", tensors)
+    found = read_tensors(tmp_path / "x.safetensors")
+    assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+    strides = {name: tensor.stride() for name, tensor in found.items()}
+    assert strides == {
+        "image": (60, 1, 15, 3),
+        "turned": (1, 4),
+        "gaps": (3, 1),
+        "wide": (4, 1),
+        "plain": (4, 1),
+    }
+
+
+def test_some_tensors_alone(tmp_path: Path) -> None:
+    weight = torch.randn(3, 4)
+    write_tensors(tmp_path / "x.safetensors", {"a": weight, "b": weight, "c": torch.randn(2)})
+    found = read_tensors(tmp_path / "x.safetensors", ["b"])
+    assert list(found) == ["b"]
+    assert torch.equal(found["b"], weight)
+    both = read_tensors(tmp_path / "x.safetensors", ["a", "b"])
+    assert both["a"] is both["b"]
+    with pytest.raises(PlanError, match="cannot be read"):
+        read_tensors(tmp_path / "x.safetensors", ["d"])
+
+
 def test_lazy_conjugates_and_negatives_are_carried_out(tmp_path: Path) -> None:
     tensor = torch.tensor([1 + 2j, 3 - 1j])
     write_tensors(tmp_path / "x", {"conjugate": tensor.conj(), "negative": tensor.conj().imag})

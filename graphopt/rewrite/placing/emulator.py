@@ -98,7 +98,8 @@ class _Run:
                 fresh[node.name, device] = state.read(node, device)
             for gone in self._last.get(node, ()):
                 state.known.pop(gone, None)
-        return self._graph._codegen.process_outputs(output), fresh
+        result = self._graph._codegen.process_outputs(output)
+        return result if self._placed.returned is None else result[0], fresh
 
 
 class _State:

@@ -86,8 +86,9 @@ class Phased:
         return -1 if node.op == "placeholder" else site_of(self.placed, node).copy if self.placed.parts > 1 else 0
 
     def outputs(self) -> list[fx.Node]:
-        """What the program returns, leaf by leaf."""
-        return [self.source(node) for node in output_nodes(self.placed.program.graph_module)]
+        """What the sampler gets, leaf by leaf."""
+        leaves = output_nodes(self.placed.program.graph_module)
+        return [self.source(node) for node in leaves[: self.placed.returned]]
 
     def readers(self) -> Iterator[tuple[fx.Node, int]]:
         """Yield each value with each device that reads it fresh or keeps it for later, the own one included."""

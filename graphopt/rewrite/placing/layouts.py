@@ -3,36 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from graphopt.errors import PlanError
 from graphopt.program import Program
 from graphopt.rewrite.placing.batching import split_batch
 from graphopt.rewrite.placing.delaying import delay_edges
 from graphopt.rewrite.placing.placed import Placed
+from graphopt.rewrite.placing.scheduled import scheduled_stages
 from graphopt.rewrite.placing.segments import Cutting, cut
-from graphopt.rewrite.placing.staging import stage
+from graphopt.rewrite.placing.staging import completed, stage
+from graphopt.rewrite.sharding.question import DualScope
+from graphopt.rewrite.sharding.sharded import shard
+from graphopt.schedule import Schedule
 from graphopt.stages import STEADY, SYNC, Partition, Site
 
 BRANCHES = 2
 """Parts of a batch under guidance: one with the condition, one without."""
 
 
-def placed_stages(programs: Mapping[str, Program], partition: Partition) -> dict[str, Placed]:
-    """Place a program on devices as a partition says.
+def placed_stages(
+    programs: Mapping[str, Program], partition: Partition, schedule: Schedule | None = None
+) -> dict[str, Placed]:
+    """Place programs on devices as a partition says.
 
     Args:
         programs: the partitioned program as ``main``, or the programs of a schedule by id.
-        partition: made for this program.
+        partition: made for these programs.
+        schedule: what the programs do at which step.
 
     Returns:
         The placed graph of each phase.
 
     Raises:
-        PlanError: the partition does not fit the program.
+        PlanError: the partition does not fit the programs.
     """
-    if set(programs) != {"main"}:
-        raise PlanError(f"found the programs {', '.join(programs)}, wanted one program")
-    return LAYOUTS[partition.mode](programs["main"], partition)
+    layout = LAYOUTS[partition.mode]
+    if schedule is None:
+        return layout(programs["main"], partition)
+    if partition.mode not in ("pipeline", "async") or partition.micro_batches > 1:
+        raise PlanError(
+            "a program with a schedule is spread over devices with mode=pipeline or mode=async and whole batches, "
+            f"found mode={partition.mode} and {partition.micro_batches} parts of the batch"
+        )
+
+    def place(program: Program) -> dict[str, Placed]:
+        return layout(program, replace(partition, assignment=completed(program, partition.assignment)))
+
+    return scheduled_stages(programs, schedule, place)
 
 
 def cut_partition(stages: Mapping[str, Placed], partition: Partition) -> Cutting:
@@ -75,9 +93,29 @@ def _asynchronous(program: Program, partition: Partition) -> dict[str, Placed]:
     return {SYNC: late, STEADY: late}
 
 
+def _patches(program: Program, partition: Partition) -> dict[str, Placed]:
+    """Parts of an axis, one a device, or passed through stages."""
+    options = partition.options
+    scope = options.get("scope")
+    devices = {name: device for device, names in enumerate(partition.assignment) for name in names}
+    sharded = shard(
+        program,
+        partition.patches,
+        axis=partition.axis,
+        devices=devices or None,
+        displaced=bool(options.get("displaced", False)) or bool(devices),
+        scope=None if scope is None else DualScope(**scope),
+        extrapolate=float(options.get("extrapolate", 0.0)),
+        sampler=partition.sampler,
+    )
+    placed = sharded.placed
+    return {SYNC: placed, STEADY: placed} if placed.delays else {SYNC: placed}
+
+
 LAYOUTS: Mapping[str, Callable[[Program, Partition], dict[str, Placed]]] = {
     "pipeline": _pipeline,
     "cfg": _guidance,
     "async": _asynchronous,
+    "patch": _patches,
 }
 """How a program is placed, by mode."""

@@ -30,6 +30,7 @@ class Placed:
         sampler: device that has the inputs and gets the outputs.
         parts: number of parts of the batch; part i is copy i, and what stands for the batch in it is its own number of
             rows.
+        returned: number of the tensors, from the first, that the sampler gets; None for all that the program returns.
     """
 
     program: Program
@@ -37,6 +38,7 @@ class Placed:
     delays: tuple[Delay, ...] = ()
     sampler: int = 0
     parts: int = 1
+    returned: int | None = None
 
     def rows(self, copy: int, batch: int) -> int:
         """Rows of a part of the batch."""
@@ -71,13 +73,13 @@ class Roles:
 
 
 def site_of(placed: Placed, node: fx.Node) -> Site:
-    """Where a value is computed; inputs are at the sampler.
+    """Where a value is computed; inputs are at the sampler, slots of a cache where they are kept.
 
     Raises:
         PlanError: the node has no site.
     """
     if node.op == "placeholder":
-        return Site(placed.sampler)
+        return placed.sites.get(node.name, Site(placed.sampler))
     if node.name not in placed.sites:
         raise PlanError(f"the node {node.name} has no device; give every node of the program one")
     return placed.sites[node.name]

@@ -86,7 +86,7 @@ def _edges(phased: Phased, segments: list[Segment]) -> tuple[Edge, ...]:
     for node, delay in phased.kept:
         key = (node.name, delay.device)
         kept[key] = min(delay.steps, kept.get(key, delay.steps))
-    given = [node.name for node in phased.roles.values if node.op == "placeholder" and node not in phased.late]
+    given = [node.name for node in phased.roles.values if node.op == "placeholder" or node in phased.late]
     given += [name for segment in segments for name in segment.outputs]
     edges = []
     for name in given:

@@ -11,15 +11,19 @@ import torch
 from graphopt.example_inputs import ExampleInputs
 from graphopt.program import Program
 from graphopt.rewrite.placing.layouts import cut_partition, placed_stages
+from graphopt.schedule import Schedule
 from graphopt.stages import Partition
 
 
-def stage_programs(programs: Mapping[str, Program], partition: Partition) -> dict[str, Program]:
+def stage_programs(
+    programs: Mapping[str, Program], partition: Partition, schedule: Schedule | None = None
+) -> dict[str, Program]:
     """Make a program of every segment; parameters are shared with the given programs.
 
     Args:
         programs: the partitioned program as ``main``, or the programs of a schedule by id.
         partition: made for these programs.
+        schedule: what the programs do at which step.
 
     Returns:
         Programs by ``phase/segment``: positional inputs in the order of the segment's inputs, a tuple of its outputs.
@@ -27,7 +31,7 @@ def stage_programs(programs: Mapping[str, Program], partition: Partition) -> dic
     Raises:
         PlanError: the partition was made for another program.
     """
-    cutting = cut_partition(placed_stages(programs, partition), partition)
+    cutting = cut_partition(placed_stages(programs, partition, schedule), partition)
     first = next(iter(programs.values()))
     known = _inputs(first)
     made: dict[str, Program] = {}

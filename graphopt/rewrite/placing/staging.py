@@ -9,7 +9,7 @@ from torch import fx
 from graphopt.errors import PlanError
 from graphopt.program import Program
 from graphopt.rewrite.placing.copies import PlacedBuilder, kept_sites
-from graphopt.rewrite.placing.placed import Placed, require_whole
+from graphopt.rewrite.placing.placed import Placed, Roles, is_tensor, require_whole
 from graphopt.stages import Site
 
 
@@ -48,6 +48,33 @@ def stage(program: Program, assignment: Sequence[Sequence[str]], sampler: int = 
     whole = Placed(placed, kept_sites(placed, builder.sites), sampler=sampler)
     require_whole(whole)
     return whole
+
+
+def completed(program: Program, assignment: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+    """Give every value of a program a device.
+
+    Nodes of another name than those of the assignment are computed where their last operand is, else on all devices
+    that read them; what picks a result of an operator is computed with it.
+
+    Args:
+        program: the program.
+        assignment: names of nodes by device, of this program or of one that it was cut from; other names are left out.
+    """
+    devices = {name: frozenset(found) for name, found in devices_of(assignment).items()}
+    roles = Roles(program.graph_module)
+    values = [node for node in roles.values if node.op != "placeholder"]
+    for node in values:
+        picked = [one for one in roles.operands(node) if not is_tensor(one)]
+        known = [one.name for one in picked or roles.operands(node) if one.name in devices]
+        if known and (picked or node.name not in devices):
+            devices[node.name] = devices[known[-1]]
+    for node in reversed(values):
+        if node.name not in devices:
+            readers = (devices.get(user.name, frozenset()) for user in node.users)
+            devices[node.name] = frozenset().union(*readers) or frozenset({0})
+    return tuple(
+        tuple(node.name for node in values if device in devices[node.name]) for device in range(len(assignment))
+    )
 
 
 def devices_of(assignment: Sequence[Sequence[str]]) -> dict[str, list[int]]:
