@@ -16,7 +16,7 @@ import torch
 from machine import machine_text
 from partition_quality_comparison.contest import Section, compete
 from partition_quality_comparison.presentation import section_text, summary_text
-from partition_quality_comparison.subjects import ARCHITECTURES, TARGETS, load
+from partition_quality_comparison.subjects import SIZES, TARGETS, TINY, load
 from partition_quality_comparison.ways import Way
 
 from graphopt.demo.classifier import ClassifierConfig
@@ -28,18 +28,22 @@ from graphopt.demo.quality import Judge
 RESULTS = Path(__file__).parent / "results"
 NAME = "partition_quality"
 TRAINING_STEPS, TINY_TRAINING_STEPS = 1_500, 60
-SHARES = (0.0, 0.5, 1.0)
-"""How far what is late is extrapolated."""
-
 WAYS = (
-    *(Way(name="async", devices=2, warm_up=1, extrapolate=share) for share in SHARES),
-    *(Way(name="async", devices=2, warm_up=2, extrapolate=share) for share in SHARES),
+    *(Way(name="async", devices=2, warm_up=1, extrapolate=share) for share in (0.0, 1.0)),
+    *(Way(name="async", devices=2, warm_up=2, extrapolate=share) for share in (0.0, 0.5, 1.0)),
     *(Way(name="async sandwich", devices=2, warm_up=2, extrapolate=share) for share in (0.0, 1.0)),
-    *(Way(name="async", devices=3, warm_up=3, extrapolate=share) for share in SHARES),
-    *(Way(name="async", devices=4, warm_up=3, extrapolate=share) for share in SHARES),
+    *(Way(name="async", devices=3, warm_up=3, extrapolate=share) for share in (0.0, 0.5, 1.0)),
+    *(Way(name="async", devices=4, warm_up=3, extrapolate=share) for share in (0.0, 0.5, 1.0)),
+    *(Way(name="async", devices=devices, warm_up=1, stride=2) for devices in (3, 4)),
     *(Way(name="displaced patches", devices=2, warm_up=2, extrapolate=share) for share in (0.0, 1.0)),
+    *(Way(name="displaced patches", devices=4, warm_up=3, extrapolate=share) for share in (0.0, 1.0)),
+    *(Way(name="patch pipeline", devices=2, warm_up=2, extrapolate=share) for share in (0.0, 1.0)),
 )
-TINY_WAYS = (WAYS[0], WAYS[-1])
+TINY_WAYS = (
+    Way(name="async", devices=2, warm_up=1),
+    Way(name="async", devices=3, warm_up=1, stride=2),
+    Way(name="displaced patches", devices=2, warm_up=1, extrapolate=1.0),
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -50,8 +54,9 @@ def main(arguments: list[str] | None = None) -> int:
     judge = Judge(digit_classifier(options.cache, data, _judge(options.tiny)), data.held_out)
     training = TrainingConfig(steps=TINY_TRAINING_STEPS if options.tiny else TRAINING_STEPS)
     sections: list[Section] = []
-    for name in options.only or ARCHITECTURES:
-        model = load(name, options.target, options.cache, data, training)
+    sizes = TINY if options.tiny else SIZES
+    for name in options.only or sizes:
+        model = load(sizes[name], options.target, options.cache, data, training)
         for steps in options.steps:
             sampling = SamplingConfig(count=options.count, steps=steps, guidance=options.guidance, seeds=options.seeds)
             ways = TINY_WAYS if options.tiny else WAYS
@@ -72,7 +77,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=_list(int), default=(0, 1, 2, 3))
     parser.add_argument("--count", type=int, default=100, help="images for each seed")
     parser.add_argument("--guidance", type=float, default=1.0, help="weight; 1 is without guidance")
-    parser.add_argument("--tiny", action="store_true", help="hardly trained models and two ways; as above")
+    parser.add_argument("--tiny", action="store_true", help="small, hardly trained models and two ways; as above")
     parser.add_argument("--cache", type=Path, default=Path(".demo_cache"), help="folder of trained weights")
     parser.add_argument("--results", type=Path, help="folder to write to, whatever is measured")
     return parser.parse_args(arguments)

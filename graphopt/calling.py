@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from graphopt.errors import PlanError
+from graphopt.input_check import flat_like
 
 _PLAIN = (bool, int, float, str, type(None))
 
@@ -20,14 +22,18 @@ class Calling:
 
     Attributes:
         inputs: names of the placeholders, in the order of the flat inputs.
+        arguments: names of the arguments, positional ones first.
         takes: structure of positional and keyword inputs, as torch's pytree writes it.
+        fixed: what of the flat inputs is a number, a text, a flag or None, by place: constants of the program.
         returns: structure of the output; None where one of its classes cannot be written.
         constants: what of the flat output is no tensor, by place.
         outputs: number of leaves of the output.
     """
 
     inputs: tuple[str, ...]
+    arguments: tuple[str, ...]
     takes: str
+    fixed: Mapping[int, Any]
     returns: str | None
     constants: Mapping[int, Any]
     outputs: int
@@ -47,21 +53,39 @@ class Calling:
         info = getattr(graph_module.graph._codegen, "pytree_info", None)
         spec = None if info is None else info.out_spec
         writable = spec is not None and all(isinstance(leaf, _PLAIN) for leaf in constants.values())
-        takes = pytree.tree_structure((tuple(args), dict(kwargs)))
-        return cls(names, pytree.treespec_dumps(takes), _dumped(spec) if writable else None, constants, len(leaves))
+        given, takes = pytree.tree_flatten((tuple(args), dict(kwargs)))
+        fixed = {place: leaf for place, leaf in enumerate(given) if isinstance(leaf, _PLAIN)}
+        text = pytree.treespec_dumps(takes)
+        arguments = tuple(inspect.signature(graph_module.forward).parameters)
+        return cls(names, arguments, text, fixed, _dumped(spec) if writable else None, constants, len(leaves))
 
     def named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Tensor]:
         """The tensors among the inputs of a call, by name.
 
         Raises:
-            PlanError: the inputs have another structure than the program was captured with.
+            PlanError: the inputs have another structure than the program was captured with, or other constants.
         """
-        leaves, found = pytree.tree_flatten((tuple(args), dict(kwargs)))
-        if found != pytree.treespec_loads(self.takes) or len(leaves) != len(self.inputs):
+        template = pytree.tree_unflatten(range(len(self.inputs)), pytree.treespec_loads(self.takes))
+        given = {**dict(zip(self.arguments, args, strict=False)), **kwargs}
+        if set(given) != set(self.arguments) or len(given) != len(args) + len(kwargs):
             raise PlanError(
-                f"found inputs of the structure {found}, wanted that of the capture, with the inputs "
-                f"{', '.join(self.inputs)}; call the model as it was captured, or capture it as it is called"
+                f"found the arguments {', '.join(given)}, wanted just those that the model was captured with: "
+                f"{', '.join(self.arguments)}; give them all, or capture the model as it is called"
             )
+        count = len(template[0])
+        ordered = tuple(given[name] for name in self.arguments[:count])
+        leaves = flat_like((ordered, {name: given[name] for name in self.arguments[count:]}), template)
+        if len(leaves) != len(self.inputs):
+            raise PlanError(
+                f"found {len(leaves)} inputs in the arguments, wanted {', '.join(self.inputs)}; call the model as it "
+                "was captured, or capture it as it is called"
+            )
+        for place, value in self.fixed.items():
+            if isinstance(leaves[place], Tensor) or leaves[place] != value:
+                raise PlanError(
+                    f"input {self.inputs[place]} is {leaves[place]!r}, and the program was captured with {value!r}: "
+                    "what is no tensor is fixed there; capture with the other value"
+                )
         return {name: leaf for name, leaf in zip(self.inputs, leaves, strict=True) if isinstance(leaf, Tensor)}
 
     def returned(self, tensors: Sequence[Tensor]) -> Any:
@@ -91,7 +115,9 @@ class Calling:
         constants = [[place, value] for place, value in self.constants.items() if isinstance(value, _PLAIN)]
         return {
             "inputs": [*self.inputs],
+            "arguments": [*self.arguments],
             "takes": self.takes,
+            "fixed": [[place, value] for place, value in self.fixed.items()],
             "returns": self.returns,
             "constants": constants,
             "outputs": self.outputs,
@@ -107,7 +133,9 @@ class Calling:
         try:
             constants = {int(place): value for place, value in data["constants"]}
             names = tuple(map(str, data["inputs"]))
-            return cls(names, str(data["takes"]), data["returns"], constants, int(data["outputs"]))
+            fixed = {int(place): value for place, value in data["fixed"]}
+            arguments = tuple(map(str, data["arguments"]))
+            return cls(names, arguments, str(data["takes"]), fixed, data["returns"], constants, int(data["outputs"]))
         except (LookupError, TypeError, ValueError) as error:
             raise PlanError(f"how the program is called is damaged ({error!r}); run partition again") from error
 

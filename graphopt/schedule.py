@@ -25,6 +25,10 @@ DISTANCE = "cache_distance"
 """Extra output of a probe: relative L1 distance of its slot from the stored one, a scalar tensor."""
 
 
+TIMESTEP_NAMES = ("timestep", "timesteps", "t", "sigma")
+"""What denoisers call the argument that says where they are."""
+
+
 @dataclass(frozen=True)
 class Slot:
     """What one cut keeps.

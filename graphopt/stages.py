@@ -208,6 +208,16 @@ class Partition:
         replays = program is None and self.stride > 1 and (step - self.warm_up) % self.stride > 0
         return REPLAY if replays else steady
 
+    def late(self, phase: str) -> frozenset[str]:
+        """Names of the delays that give values of earlier steps in a phase; the others give what is of the step.
+
+        Those are all of them in a steady phase, and otherwise those whose operand the phase does not compute: what a
+        program with a cache reads from it.
+        """
+        made = {name for segment in self.phases[phase].segments for name in segment.outputs}
+        everything = is_steady(phase) or phase == REPLAY
+        return frozenset(delay.name for delay in self.delays if everything or delay.value not in made)
+
     def edges(self) -> Iterator[Edge]:
         """Yield every edge once."""
         seen: set[tuple[str, int]] = set()

@@ -1,6 +1,7 @@
 """What torch's own splitter makes of a graph: its partitioner for accelerators, made to use several devices.
 
-It returns one part where the graph fits into the memory of a device, so the memory of each is lowered until it does not.
+It returns one part where the graph fits into the memory of one device, so the memory of each is lowered until it does
+not.
 Its other ways are no contestants: `torch.distributed.pipelining` and `split_module` cut where the user says, and the
 partitioner's search by cost tries every pair of operators again after each that it joins.
 """

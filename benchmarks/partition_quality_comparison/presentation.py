@@ -1,7 +1,6 @@
 """The quality of partitioned sampling as Markdown, wins and losses alike."""
 
 import math
-import statistics
 from collections.abc import Iterable, Sequence
 
 from graphopt.demo.caching_quality import FIGURES, Contest, Entry
@@ -9,7 +8,15 @@ from graphopt.demo.caching_table import outcome
 from graphopt.demo.spread import Spread
 from partition_quality_comparison.contest import Section
 
-_HEADS = ("sampler", "time", *(figure.title for figure in FIGURES.values()), "ratio", "seeds won", "against equal time")
+_HEADS = (
+    "sampler",
+    "time",
+    "kB sent",
+    *(figure.title for figure in FIGURES.values()),
+    "ratio",
+    "seeds won",
+    "against equal time",
+)
 
 
 def section_text(section: Section) -> str:
@@ -19,6 +26,7 @@ def section_text(section: Section) -> str:
         section: One model with one number of steps.
     """
     sampling = section.sampling
+    sent = {name: f"{size / 1e3:.1f}" for name, size in section.sent_bytes.items()}
     lines = [
         f"## {title(section)}",
         "",
@@ -30,7 +38,16 @@ def section_text(section: Section) -> str:
     ]
     for contest in section.contests:
         said = ", ".join(f"{name} {word}" for name, word in outcome(contest).items())
-        lines.append(_row([*_cells(contest.cached), f"{error_ratio(contest):.2f}", _won(contest), said]))
+        lines.append(
+            _row(
+                [
+                    *_cells(contest.cached, sent=sent.get(contest.cached.name, "")),
+                    f"{error_ratio(contest):.2f}",
+                    _won(contest),
+                    said,
+                ]
+            )
+        )
         lines.append(_row([*_cells(contest.baseline, "↳ "), "", "", ""]))
     lines.append("")
     lines += [f"* {name} could not be taken: {reason}" for name, reason in section.refused.items()]
@@ -62,9 +79,9 @@ def title(section: Section) -> str:
 
 
 def error_ratio(contest: Contest) -> float:
-    """Return the error of a way over that of its baseline, the geometric mean over the seeds."""
-    pairs = zip(contest.cached.values("error"), contest.baseline.values("error"), strict=True)
-    return math.exp(statistics.fmean(math.log(one / other) if other else math.inf for one, other in pairs))
+    """Return the error of a way over that of its baseline, both as the mean over the seeds."""
+    baseline = sum(contest.baseline.values("error"))
+    return sum(contest.cached.values("error")) / baseline if baseline else math.inf
 
 
 def seeds_won(contest: Contest) -> int:
@@ -81,10 +98,10 @@ def _named(section: Section, name: str) -> Contest | None:
     return next((contest for contest in section.contests if contest.cached.name == name), None)
 
 
-def _cells(entry: Entry, prefix: str = "") -> list[str]:
+def _cells(entry: Entry, prefix: str = "", sent: str = "") -> list[str]:
     name = f"{prefix}one device, {entry.steps} steps" if entry.name in ("full", "fewer steps") else entry.name
     figures = (figure.show(Spread.of(entry.values(key))) for key, figure in FIGURES.items())
-    return [name, f"{entry.relative_time:.2f}", *figures]
+    return [name, f"{entry.relative_time:.2f}", sent, *figures]
 
 
 def _row(cells: Iterable[str]) -> str:

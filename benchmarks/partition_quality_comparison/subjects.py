@@ -1,7 +1,7 @@
 """Trained denoisers, and those of their modules that are spread over devices."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -14,52 +14,42 @@ from graphopt.demo.model import DiT, DiTConfig
 from graphopt.demo.unet import UNet, UNetConfig
 from partition_quality_comparison.noise_prediction import train_to_predict_noise
 
-DIT = DiTConfig(depth=8, width=64)
-UNET = UNetConfig(widths=(16, 24, 32), condition=48)
 Training = Callable[[nn.Module, LabelledImages, TrainingConfig], float]
 TARGETS: Mapping[str, Training] = {"noise": train_to_predict_noise, "velocity": train}
 """What a model may be trained to predict."""
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """A kind of model.
-
-    Attributes:
-        sizes: Its configuration.
-        make: Makes it with fresh weights.
-    """
-
-    sizes: DiTConfig | UNetConfig
-    make: Callable[[], nn.Module]
-
-
-ARCHITECTURES = {
-    "dit": Architecture(DIT, lambda: DiT(DIT)),
-    "unet": Architecture(UNET, lambda: UNet(UNET)),
+SIZES: Mapping[str, DiTConfig | UNetConfig] = {
+    "dit": DiTConfig(depth=8, width=64),
+    "unet": UNetConfig(widths=(16, 24, 32), condition=48),
 }
+TINY: Mapping[str, DiTConfig | UNetConfig] = {
+    "dit": DiTConfig(depth=2, width=16, heads=2),
+    "unet": UNetConfig(widths=(8, 16), blocks=1, attention=(1,), condition=16),
+}
+"""Sizes of the models by name."""
 
 
-def load(name: str, target: str, cache: Path, data: Digits, training: TrainingConfig) -> nn.Module:
+def load(sizes: DiTConfig | UNetConfig, target: str, cache: Path, data: Digits, training: TrainingConfig) -> nn.Module:
     """Return a model trained on the training part of the digits, out of the cache where it is in it.
 
     Args:
-        name: Its name in `ARCHITECTURES`.
+        sizes: Its sizes.
         target: What it predicts, of `TARGETS`.
         cache: Folder of trained weights.
         data: The digits.
         training: Steps, rates and seed, that of the initial weights included.
     """
-    architecture = ARCHITECTURES[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
-        model = architecture.make()
+        model = DiT(sizes) if isinstance(sizes, DiTConfig) else UNet(sizes)
 
     def make() -> Trained:
         loss = TARGETS[target](model, data.train, training)
         return Trained(model.state_dict(), {"loss": loss})
 
-    config = {"model": asdict(architecture.sizes), "training": asdict(training), "target": target}
+    name = "dit" if isinstance(sizes, DiTConfig) else "unet"
+    config = {"model": asdict(sizes), "training": asdict(training), "target": target}
     model.load_state_dict(dict(trained(cache, f"partition-{name}-{target}", config, make).tensors))
     return model.eval()
 

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +10,8 @@ import torch
 
 from graphopt.cli.run_check import check_run
 from graphopt.cli.screen import Screen, error_text
-from graphopt.errors import GraphoptError
 from graphopt.runtime.distributed.board import TIMEOUT_SECONDS, Meeting
 from graphopt.runtime.distributed.channels import BACKENDS
-from graphopt.runtime.distributed.launch import LAUNCHED
 from graphopt.runtime.distributed.worker import Finished, run_rank
 
 STEPS_OF_CHECK = 4
@@ -40,8 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif finished is not None:
             _report(finished, options)
     except Exception as error:
-        if LAUNCHED not in os.environ or not isinstance(error, GraphoptError):
-            sys.stderr.write(error_text(error) + "\n")
+        sys.stderr.write(error_text(error) + "\n")
         return 1
     return 0
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from graphopt.errors import VerificationError
-from graphopt.example_inputs import ExampleInputs
 from graphopt.program import Program
 from graphopt.proof.check import Check, equal, inputs_of, outputs_of
 from graphopt.proof.rehearsal import Rehearsal
 from graphopt.rewrite.placing.emulator import Emulator
 from graphopt.rewrite.placing.placed import Placed
 from graphopt.rewrite.placing.segments import Cutting
-from graphopt.stages import Partition, is_steady
+from graphopt.stages import REPLAY, Partition, is_steady
 
 ROUNDING = 1e-4
 """Largest relative error of what is computed in parts: operators round differently for other sizes."""
@@ -43,15 +42,15 @@ def _checks(
     programs: Mapping[str, Program], partition: Partition, stages: Mapping[str, Placed], cutting: Cutting
 ) -> Iterator[Check]:
     emulator, rehearsal = Emulator(stages), Rehearsal(partition, cutting)
-    inputs = _own_inputs(next(iter(stages.values())), inputs_of(next(iter(programs.values()))))
     exact = partition.mode in ("pipeline", "async") and partition.micro_batches == 1
-    for phase, placed in sorted(stages.items(), key=lambda item: is_steady(item[0])):
-        emulated = _tensors(emulator.run(phase, (), inputs))
-        if not is_steady(phase):
+    for phase in sorted(stages, key=_place):
+        inputs = _own_inputs(stages[phase], partition.late(phase))
+        emulated = _tensors(emulator.run_flat(phase, list(inputs.values())))
+        if not _place(phase):
             program = programs.get(phase, programs.get("main"))
             if program is None:
                 raise VerificationError(f"found the phase {phase} and no program for it; make the partition again")
-            original = outputs_of(program, inputs_of(program))[: placed.returned]
+            original = outputs_of(program, inputs_of(program))[: stages[phase].returned]
             yield _same_program(phase, original, emulated, 0.0 if exact else ROUNDING)
         found = rehearsal.run(phase, inputs)
         if len(found) != len(emulated) or not all(map(equal, emulated, found)):
@@ -60,6 +59,11 @@ def _checks(
                 "fault of graphopt: please report the model"
             )
         yield Check("segments equal the placed graph", 0.0, f"phase {phase}, bit for bit")
+
+
+def _place(phase: str) -> int:
+    """Synchronous phases come first, then those that read what they kept, then those that return it."""
+    return 2 if phase == REPLAY else int(is_steady(phase))
 
 
 def _same_program(phase: str, original: list[Tensor], emulated: list[Tensor], allowed: float) -> Check:
@@ -81,10 +85,11 @@ def relative_error(wanted: Tensor, found: Tensor) -> float:
     return float((wanted - found).norm()) / (scale or 1.0)
 
 
-def _own_inputs(placed: Placed, inputs: ExampleInputs) -> dict[str, Any]:
-    """The model's inputs by the names of their placeholders."""
+def _own_inputs(placed: Placed, late: Collection[str]) -> dict[str, Any]:
+    """The example inputs of a placed graph by the names of their placeholders, without what earlier steps keep."""
     places = placed.program.graph_module.graph.find_nodes(op="placeholder")
-    return {node.name: leaf for node, leaf in zip(places, inputs.leaves(), strict=False)}
+    given = zip(places, inputs_of(placed.program).leaves(), strict=True)
+    return {node.name: leaf for node, leaf in given if node.name not in late}
 
 
 def _tensors(output: Any) -> list[Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from graphopt.rewrite.placing.segments import Cutting
-from graphopt.stages import Delay, Partition, is_steady
+from graphopt.stages import Delay, Partition
 from graphopt.wire import extrapolated, packed
 
 
@@ -38,8 +38,9 @@ class Rehearsal:
         """
         plan, sampler = self._partition.phases[phase], self._partition.sampler
         known: dict[tuple[str, int], Any] = {(name, sampler): value for name, value in inputs.items()}
-        late = [one for one in self._partition.delays if is_steady(phase) or (one.value, one.device) in self._kept]
-        known.update({(one.name, one.device): self._late(one) for one in late})
+        late = self._partition.late(phase)
+        kept = [one for one in self._partition.delays if one.name in late and (one.value, one.device) in self._kept]
+        known.update({(one.name, one.device): self._late(one) for one in kept})
         for edge in plan.edges:
             self._hand(edge.value, edge.source, edge.target, known)
         for segment in plan.segments:

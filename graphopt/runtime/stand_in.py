@@ -13,7 +13,8 @@ from torch.utils import _pytree as pytree
 
 from graphopt.runtime.preparation import Preparation
 from graphopt.runtime.session import CacheSession, Decision
-from graphopt.runtime.steps import TIMESTEP_NAMES, StepFinder, start, timestep_of
+from graphopt.runtime.steps import StepFinder, start, timestep_of
+from graphopt.schedule import TIMESTEP_NAMES
 
 OWN = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "training")
 

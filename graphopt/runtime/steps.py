@@ -10,10 +10,8 @@ from typing import Any, TypeGuard
 from torch import Tensor
 
 from graphopt.runtime.session import CacheSession
-from graphopt.schedule import Periods, Schedule
+from graphopt.schedule import TIMESTEP_NAMES, Periods, Schedule
 
-TIMESTEP_NAMES = ("timestep", "timesteps", "t", "sigma")
-"""What denoisers call the argument that says where they are."""
 Mark = tuple[str, Any]
 """How a call says where it is: what kind of sign that is, and the sign."""
 NOWHERE: Mark = ("", None)

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from graphopt.assembly import named_attributes
 from graphopt.liveness import activation_peak
+from graphopt.partition.simulation import Simulation
+from graphopt.partition.simulator import Machinery, simulate
 from graphopt.passes.partition.resources import Resources
 from graphopt.program import Program
 from graphopt.rewrite.placing.layouts import placed_stages
@@ -16,6 +18,9 @@ from graphopt.rewrite.placing.placed import Placed
 from graphopt.rewrite.placing.segments import Cutting, cut
 from graphopt.schedule import FULL, Schedule
 from graphopt.stages import STEADY, SYNC, DeviceShare, Partition, Phase
+
+FORECAST_STEPS = 12
+"""Steps after the warm-up that a forecast goes through: enough for the schedules of caches to come round."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +57,29 @@ def finish(
     delays = {(delay.name, delay.device): delay for placed in stages.values() for delay in placed.delays}
     whole = replace(draft, phases=cutting.phases, delays=tuple(delays.values()))
     seconds = _seconds(whole, resources)
-    shares = tuple(_share(whole, cutting, device, seconds[device]) for device in range(whole.devices))
-    return Finished(replace(whole, shares=shares, step_seconds=max(seconds)), stages, cutting)
+    shares = tuple(_share(whole, cutting, device, resources, seconds) for device in range(whole.devices))
+    forecast = forecast_generation(whole, seconds, resources, schedule)
+    return Finished(replace(whole, shares=shares, step_seconds=forecast.step_seconds), stages, cutting)
+
+
+def forecast_generation(
+    partition: Partition, seconds: Mapping[tuple[str, str], float], resources: Resources, schedule: Schedule | None
+) -> Simulation:
+    """Simulate some steps of a generation.
+
+    Args:
+        partition: the partition.
+        seconds: time of every segment by phase and id.
+        resources: devices and links.
+        schedule: what the programs do at which step.
+    """
+    steps = partition.warm_up + FORECAST_STEPS
+
+    def phase_of(step: int) -> str:
+        return partition.phase_of(step, None if schedule is None else schedule.program_at(step))
+
+    machinery = Machinery(resources.links, tuple(device.speed for device in resources.devices))
+    return simulate(partition, seconds, steps, machinery, phase_of=phase_of)
 
 
 def main_phase(partition: Partition) -> Phase:
@@ -75,7 +101,13 @@ def parameter_bytes(cutting: Cutting, device: int) -> int:
     return sum(storages.values())
 
 
-def _share(partition: Partition, cutting: Cutting, device: int, seconds: float) -> DeviceShare:
+def _share(
+    partition: Partition,
+    cutting: Cutting,
+    device: int,
+    resources: Resources,
+    seconds: Mapping[tuple[str, str], float],
+) -> DeviceShare:
     held = parameter_bytes(cutting, device)
     peak = received = sent = 0
     for name, phase in partition.phases.items():
@@ -83,23 +115,24 @@ def _share(partition: Partition, cutting: Cutting, device: int, seconds: float) 
         peak = max([peak, *(activation_peak(cutting.modules[name, id_]) for id_ in own)])
         received = max(received, sum(edge.size_bytes for edge in phase.edges if edge.target == device))
     sent = sum(edge.size_bytes for edge in main_phase(partition).edges if edge.source == device)
-    return DeviceShare(seconds, held, held + peak + 2 * received, sent)
+    phase = main_phase(partition)
+    main = next(name for name, found in partition.phases.items() if found is phase)
+    busy = sum(seconds[main, segment.id] for segment in phase.of_device(device)) / resources.devices[device].speed
+    return DeviceShare(busy, held, held + peak + 2 * received, sent)
 
 
-def _seconds(partition: Partition, resources: Resources) -> list[float]:
-    """Time that each device computes in a step of the main phase."""
-    seconds = [0.0] * partition.devices
-    for segment in main_phase(partition).segments:
-        device = resources.devices[segment.device]
-        seconds[segment.device] += (
-            sum(_node_seconds(partition, resources, name) for name in segment.nodes) / device.speed
-        )
-    return seconds
+def _seconds(partition: Partition, resources: Resources) -> dict[tuple[str, str], float]:
+    """Time of every segment by phase and id, on a device of speed 1."""
+    return {
+        (name, segment.id): sum(_node_seconds(partition, resources, node) for node in segment.nodes)
+        for name, phase in partition.phases.items()
+        for segment in phase.segments
+    }
 
 
 def _node_seconds(partition: Partition, resources: Resources, name: str) -> float:
     """Time of a node, or of its copy for a part of the batch or of an axis."""
     table = next(iter(resources.costs.seconds.values()))
-    base = name.partition("_part_")[0].partition("_on_")[0]
+    base = name.partition("_part_")[0].partition("_on_")[0].removesuffix("_now")
     parts = max(partition.micro_batches, partition.patches)
     return table.get(name, table.get(base, 0.0)) / parts

@@ -13,14 +13,12 @@ from graphopt.passes.partition.finishing import finish
 from graphopt.passes.partition.planning import PLANNERS, Settings
 from graphopt.passes.partition.reporting import figures_after, figures_before, lines
 from graphopt.passes.partition.resources import MEASURED, gather
+from graphopt.passes.partition.weighing import weighed
 from graphopt.program import Program
 from graphopt.proof.partitioning import check_partition
 from graphopt.rewrite.ancestry import plan_of
 from graphopt.rewrite.stepping import step_programs
 from graphopt.stages import Mode
-
-ASYNC_ONLY = ("warm_up", "stride", "extrapolate", "time_shift", "error")
-"""Options that only say something where values of other devices are late."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +46,10 @@ class PartitionProgram(Pass):
         axis: axis that is split with ``patch``; the one that splits most of the work by default.
         patches: number of parts with ``patch``: one a device by default; more are passed through stages (PipeFusion).
         displaced: whether parts read what other parts gave a step earlier (DistriFusion).
-        warm_up: number of first steps that are exact, where values are late; 1 by default.
+        warm_up: number of first steps that are exact, where values are late; 1 by default, what is best with ``error``.
         stride: 2 lets every second step return what the step before computed for it, with one more device.
-        extrapolate: b of ``h + b * (h - h')`` that late values are continued with.
+        extrapolate: b of ``h + b * (h - h')`` that late values are continued with; 0 by default, what is best with
+            ``error``.
         time_shift: whether late steps are given the timestep of the step before.
         error: largest relative error of a late step's output on the calibration steps; the fastest plan within it is
             taken. Without it the fastest plan is.
@@ -83,7 +82,7 @@ class PartitionProgram(Pass):
     displaced: bool = False
     warm_up: int | None = None
     stride: int = 1
-    extrapolate: float = 0.0
+    extrapolate: float | None = None
     time_shift: bool = False
     error: float | None = None
 
@@ -93,9 +92,16 @@ class PartitionProgram(Pass):
         self.check_option("micro_batches", holds=self.micro_batches >= 1, wanted="a number from 1 up")
         self.check_option("stride", holds=self.stride in (1, 2), wanted="1 or 2")
         self.check_option("warm_up", holds=self.warm_up is None or self.warm_up >= 1, wanted="a number from 1 up")
-        self.check_option("extrapolate", holds=0 <= self.extrapolate <= 1, wanted="a number from 0 to 1")
+        share = self.extrapolate
+        self.check_option("extrapolate", holds=share is None or 0 <= share <= 1, wanted="a number from 0 to 1")
         self.check_option("error", holds=self.error is None or self.error > 0, wanted="a number above 0")
         self.check_option("patches", holds=self.patches is None or self.patches >= 1, wanted="a number from 1 up")
+        if self.stride > 1:
+            self.check_option(
+                "devices", holds=self.devices >= 3, wanted="3 or more with stride=2, which takes one more"
+            )
+            self.check_option("error", holds=self.error is None, wanted="none with stride=2")
+            self.check_option("time_shift", holds=not self.time_shift, wanted="none with stride=2")
         if self.mode == "cfg":
             self.check_option("devices", holds=self.devices % 2 == 0, wanted="an even number with mode=cfg")
         self._refuse_idle_options()
@@ -111,7 +117,7 @@ class PartitionProgram(Pass):
             "displaced": self.mode != "patch" and self.displaced,
             "warm_up": not late and self.warm_up is not None,
             "stride": self.mode != "async" and self.stride != 1,
-            "extrapolate": not late and self.extrapolate != 0,
+            "extrapolate": not late and self.extrapolate is not None,
             "time_shift": self.mode != "async" and self.time_shift,
             "error": self.mode != "async" and self.error is not None,
         }
@@ -145,7 +151,7 @@ class PartitionProgram(Pass):
             self.axis,
             self.patches,
             self.displaced,
-            1 if self.warm_up is None else self.warm_up,
+            self.warm_up,
             self.stride,
             self.extrapolate,
             self.time_shift,
@@ -153,6 +159,8 @@ class PartitionProgram(Pass):
         )
         schedule = context.schedule
         programs = {"main": program} if schedule is None else step_programs(program, schedule, allow_dead=("*",))
+        if schedule is not None:
+            resources = replace(resources, costs=weighed(resources.costs, programs, schedule))
         try:
             draft, notes = PLANNERS[self.mode](program, settings, resources, context)
             finished = finish(programs, draft, resources, schedule)

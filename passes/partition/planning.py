@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphopt.partition.assignment import Assignment
-from graphopt.partition.choosing import best_asynchronous, best_pipeline
+from graphopt.partition.choosing import asynchronous_candidates, best_asynchronous, best_pipeline
 from graphopt.partition.coarsening import Coarsening, coarsen
 from graphopt.pass_manager import PassContext
 from graphopt.passes.partition.resources import Resources
+from graphopt.passes.partition.tolerance import calibration_inputs, step_changes, variants, within_error
 from graphopt.program import Program
 from graphopt.rewrite.placing.layouts import BRANCHES
 from graphopt.rewrite.placing.placed import Roles
 from graphopt.rewrite.placing.staging import completed
+from graphopt.schedule import TIMESTEP_NAMES
 from graphopt.stages import Mode, Partition
 
 
@@ -30,12 +32,15 @@ class Settings:
     axis: str | None
     patches: int | None
     displaced: bool
-    warm_up: int
+    warm_up: int | None
     stride: int
-    extrapolate: float
+    extrapolate: float | None
     time_shift: bool
     error: float | None
 
+
+STALENESS_WEIGHTS = (0.0, 0.01, 0.1)
+"""What a message whose value changes by all of itself a step counts as, in times of the program on one device."""
 
 Draft = tuple[Partition, tuple[str, ...]]
 """A partition without phases, delays and forecasts, and remarks for the report."""
@@ -48,7 +53,7 @@ def plan_pipeline(program: Program, settings: Settings, resources: Resources, co
     draft = Partition(
         mode="pipeline",
         devices=settings.devices,
-        sampler=found.order[0],
+        sampler=found.sampler,
         assignment=completed(program, coarse.names_by_device(found)),
         phases={},
         micro_batches=settings.micro_batches,
@@ -84,27 +89,52 @@ def plan_guidance(program: Program, settings: Settings, resources: Resources, co
 
 
 def plan_asynchronous(program: Program, settings: Settings, resources: Resources, context: PassContext) -> Draft:
-    """All devices at once, each with what the others gave a step earlier."""
-    coarse = coarsen(program, resources.costs, settings.devices, sample=settings.sample)
-    found = best_asynchronous(coarse.workload, resources.devices, resources.links)
-    draft = Partition(
-        mode="async",
-        devices=settings.devices,
-        sampler=found.devices[0],
-        assignment=completed(program, coarse.names_by_device(found)),
-        phases={},
-        warm_up=settings.warm_up,
-        stride=settings.stride,
-        time_shift=settings.time_shift,
-        certificate=found.certificate,
-        options={"extrapolate": settings.extrapolate},
+    """All devices at once, each with what the others gave a step earlier.
+
+    Without an error the fastest map is taken. With one, maps that send less of what changes much are tried beside it,
+    with every extrapolation and warm-up that the user left open.
+    """
+    computing = settings.devices - (settings.stride - 1)
+    devices = resources.devices[:computing]
+    coarse = coarsen(program, resources.costs, computing, sample=settings.sample)
+
+    def draft_of(found: Assignment) -> Partition:
+        return Partition(
+            mode="async",
+            devices=settings.devices,
+            sampler=found.sampler,
+            assignment=completed(program, coarse.names_by_device(found)),
+            phases={},
+            warm_up=settings.warm_up or 1,
+            stride=settings.stride,
+            time_shift=settings.time_shift,
+            timestep=timestep_input(program),
+            certificate=found.certificate,
+            options={"extrapolate": settings.extrapolate or 0.0},
+        )
+
+    if settings.error is None:
+        found = best_asynchronous(coarse.workload, devices, resources.links)
+        return draft_of(found), (_line(coarse, found),)
+    steps = calibration_inputs(program, context.calibration)
+    staleness = step_changes(program, (value.name for value in coarse.workload.values), steps)
+    alone = coarse.workload.one_device_seconds(resources.devices[0])
+    maps = asynchronous_candidates(
+        coarse.workload,
+        devices,
+        resources.links,
+        staleness=staleness,
+        weights=[share * alone for share in STALENESS_WEIGHTS],
     )
-    return draft, (_line(coarse, found),)
+    open_ = {"extrapolate": settings.extrapolate is None, "warm_up": settings.warm_up is None}
+    drafts = [one for found in maps for one in variants(draft_of(found), **open_)]
+    best, error, lines = within_error(program, drafts, steps, settings.error, resources)
+    return best, (*lines, f"chosen: warm_up={best.warm_up}, {dict(best.options)}, error {error:.3g}")
 
 
 def plan_patches(program: Program, settings: Settings, resources: Resources, context: PassContext) -> Draft:
     """A part of the tokens, rows or frames on each device."""
-    options: dict[str, Any] = {"displaced": settings.displaced, "extrapolate": settings.extrapolate}
+    options: dict[str, Any] = {"displaced": settings.displaced, "extrapolate": settings.extrapolate or 0.0}
     draft = Partition(
         mode="patch",
         devices=settings.devices,
@@ -113,7 +143,7 @@ def plan_patches(program: Program, settings: Settings, resources: Resources, con
         phases={},
         patches=settings.patches or settings.devices,
         axis=settings.axis,
-        warm_up=settings.warm_up if settings.displaced or settings.patches else 0,
+        warm_up=settings.warm_up or 1 if settings.displaced or settings.patches else 0,
         options=options,
     )
     return draft, ()
@@ -126,6 +156,12 @@ PLANNERS: Mapping[str, Callable[[Program, Settings, Resources, PassContext], Dra
     "patch": plan_patches,
 }
 """How a partition is planned, by mode."""
+
+
+def timestep_input(program: Program) -> str | None:
+    """The placeholder of the timestep, by what denoisers call it; None where there is none."""
+    names = [node.name for node in program.graph_module.graph.find_nodes(op="placeholder")]
+    return next((name for name in TIMESTEP_NAMES if name in names), None)
 
 
 def _line(coarse: Coarsening, found: Assignment) -> str:

@@ -79,8 +79,8 @@ def test_the_summary_counts_seeds_and_compares_errors() -> None:
         contests=[Contest(spread, fewer)],
     )
     assert presentation.seeds_won(section.contests[0]) == 1
-    assert presentation.error_ratio(section.contests[0]) == pytest.approx(1.0)
-    assert "| async, 2 devices, w=1 | 1.00 | 1 of 2 |" in presentation.summary_text([section])
+    assert presentation.error_ratio(section.contests[0]) == pytest.approx(1.25)
+    assert "| async, 2 devices, w=1 | 1.25 | 1 of 2 |" in presentation.summary_text([section])
     assert "error % even" in presentation.section_text(section)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, fx
 from graphopt.errors import PlanError
 from graphopt.program import Program
 from graphopt.rewrite.placing.copies import PlacedBuilder, kept_sites
+from graphopt.rewrite.placing.memory import WrittenMemory
 from graphopt.rewrite.placing.placed import Placed, output_nodes, require_whole
 from graphopt.stages import Site
 from graphopt.values import is_symbolic, value_of
@@ -64,6 +65,11 @@ def _require_batch(program: Program) -> None:
         raise PlanError(
             "the batch of the program is static, so it cannot be computed in parts; capture the model with a batch "
             "that can change, or leave micro-batches and the split of guidance out"
+        )
+    for node in WrittenMemory(program.graph_module).outside():
+        raise PlanError(
+            f"the program writes to {str(node.target)!r}, which each part of the batch would do; leave micro-batches and "
+            "the split of guidance out"
         )
     symbols = {
         str(size.node.expr)

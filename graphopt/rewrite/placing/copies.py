@@ -34,6 +34,7 @@ class PlacedBuilder:
         self.graph = fx.Graph()
         self.sites: dict[str, Site] = {}
         self._source: GraphCopy = copy_graph(program.graph_module)
+        self._reserved = frozenset(node.name for node in program.graph_module.graph.nodes)
         self._inputs: dict[fx.Node, fx.Node] = {}
         for node in program.graph_module.graph.find_nodes(op="placeholder"):
             self._inputs[node] = self.graph.node_copy(node)
@@ -51,8 +52,9 @@ class PlacedBuilder:
             name: name of the copy.
             site: where it is computed; None for sizes, constants and tensors.
         """
-        copy = self.graph.node_copy(node, lookup)
-        copy._rename(name)
+        args, kwargs = fx.map_arg(node.args, lookup), fx.map_arg(node.kwargs, lookup)
+        copy = self.graph.create_node(node.op, node.target, args, kwargs, self._name(name, node.name), node.type)
+        copy.meta = dict(node.meta)
         if site is not None:
             self.sites[copy.name] = site
         return copy
@@ -67,12 +69,17 @@ class PlacedBuilder:
             site: where it is computed; None for sizes.
             value: what it gives on the example inputs, where that is known already.
         """
-        node = self.graph.call_function(target, args)
-        node._rename(name)
+        node = self.graph.create_node("call_function", target, args, name=self._name(name))
         node.meta["val"] = value
         if site is not None:
             self.sites[node.name] = site
         return node
+
+    def _name(self, name: str, own: str | None = None) -> str:
+        """The name of a new node, where it has to be another one than those that nodes of the program keep."""
+        while name != own and name in self._reserved:
+            name += "_"
+        return name
 
     def finish(self, outputs: Callable[[fx.Node], fx.Node], *, fresh: bool = True) -> Program:
         """Add the outputs and build the program.

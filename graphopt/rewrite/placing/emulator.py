@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from graphopt.assembly import named_attributes
-from graphopt.example_inputs import ExampleInputs
+from graphopt.input_check import flat_like, template_of
+from graphopt.program import Program
 from graphopt.rewrite.placing.placed import Placed, Roles, site_of
 from graphopt.stages import Delay, is_steady
 from graphopt.wire import extrapolated, packed
@@ -53,17 +55,29 @@ class Emulator:
         Returns:
             What the program returns.
         """
+        return self.run_flat(phase, flat_inputs(self._runs[phase].program, args, kwargs))
+
+    def run_flat(self, phase: str, leaves: Sequence[Any]) -> Any:
+        """Compute one step from the inputs leaf by leaf, in the order of the placeholders that are not late."""
         with torch.no_grad():
-            output, fresh = self._runs[phase].step(ExampleInputs(args, dict(kwargs)).leaves(), self._kept)
+            output, fresh = self._runs[phase].step(leaves, self._kept)
         for key, value in fresh.items():
             self._kept[key].append(value)
         return output
+
+
+def flat_inputs(program: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
+    """The inputs of a call in the order of the program's placeholders; extra ones that are not given are left out."""
+    template = template_of(program.graph_module)
+    bound = inspect.signature(program.graph_module.forward).bind_partial(*args, **kwargs)
+    return flat_like(list(bound.arguments.values()), template[: len(bound.arguments)])
 
 
 class _Run:
     """One placed graph, run node by node."""
 
     def __init__(self, placed: Placed, *, steady: bool) -> None:
+        self.program = placed.program
         self._placed = placed
         self._graph = placed.program.graph_module.graph
         self._roles = Roles(placed.program.graph_module)
@@ -73,7 +87,7 @@ class _Run:
         self._late = {node: delay for node, delay in delays.items() if steady or node.op == "placeholder"}
         self._last = _last_uses(self._graph)
 
-    def step(self, leaves: list[Any], kept: Kept) -> tuple[Any, dict[tuple[str, int], Tensor]]:
+    def step(self, leaves: Sequence[Any], kept: Kept) -> tuple[Any, dict[tuple[str, int], Tensor]]:
         """Return what the program returns, and what is to be kept of this step."""
         given = iter(leaves)
         devices: dict[str, list[int]] = {}

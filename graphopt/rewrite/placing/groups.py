@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import fx
 
 from graphopt.cost import integer_shape
+from graphopt.errors import PlanError
 from graphopt.macs import node_macs, tensor_operands
+from graphopt.rewrite.placing.memory import WrittenMemory
 from graphopt.rewrite.placing.placed import Placed, Roles, output_nodes, site_of
 from graphopt.stages import Delay, Site
 from graphopt.values import value_of
@@ -54,6 +56,7 @@ class Phased:
         late: delays by their node, as far as they give values of earlier steps.
         kept: each value that is kept for later steps, with the delay that keeps it.
         computed: nodes that are computed, in the order of the graph.
+        together: computed nodes that belong in one group, as they share memory that is written to.
     """
 
     def __init__(self, placed: Placed, *, steady: bool, kept: Sequence[Delay] | None = None) -> None:
@@ -63,6 +66,9 @@ class Phased:
         self._delays = {node: by_name[node.name] for node in self.roles.values if node.name in by_name}
         self.late = {node: delay for node, delay in self._delays.items() if steady or node.op == "placeholder"}
         self.computed = [node for node in self.roles.values if node.op != "placeholder" and node not in self._delays]
+        among = set(self.computed)
+        stretches = WrittenMemory(placed.program.graph_module).stretches
+        self.together = [[node for node in stretch if node in among] for stretch in stretches]
         values = {node.name: node for node in self.roles.values}
         held = placed.delays if kept is None else kept
         self.kept = [(self.source(values[delay.value]), delay) for delay in held if delay.value in values]
@@ -116,15 +122,40 @@ def groups_of(phased: Phased) -> list[Group]:
 
 def _levelled(phased: Phased) -> dict[fx.Node, Group]:
     """The group of each node by site and level: what does not wait for another site in between."""
-    level: dict[fx.Node, int] = {}
+    least: dict[fx.Node, int] = {}
+    level = _levels(phased, least)
+    while any(_raised(level, least, nodes) for nodes in phased.together):
+        level = _levels(phased, least)
+        if max(level.values()) > len(level):
+            raise PlanError(
+                "memory that is written to in place is shared by operators that wait for each other over other "
+                "devices; place them and what is between them on one device"
+            )
     groups: dict[tuple[Site, int], Group] = {}
     home = {}
     for node in phased.computed:
         here = site_of(phased.placed, node)
-        inner = [operand for operand in phased.operands(node) if operand in level]
-        level[node] = max((level[one] + (site_of(phased.placed, one) != here) for one in inner), default=0)
         home[node] = groups.setdefault((here, level[node]), Group(here, level[node], sends=False))
     return home
+
+
+def _levels(phased: Phased, least: Mapping[fx.Node, int]) -> dict[fx.Node, int]:
+    """Most changes of site on a way from an input to each node, and no fewer than is asked for."""
+    level: dict[fx.Node, int] = {}
+    for node in phased.computed:
+        here = site_of(phased.placed, node)
+        inner = [operand for operand in phased.operands(node) if operand in level]
+        changes = (level[one] + (site_of(phased.placed, one) != here) for one in inner)
+        level[node] = max(changes, default=0)
+        level[node] = max(level[node], least.get(node, 0))
+    return level
+
+
+def _raised(level: Mapping[fx.Node, int], least: dict[fx.Node, int], nodes: Sequence[fx.Node]) -> bool:
+    """Ask the highest level of some nodes for all of them; tell whether one has a lower level."""
+    top = max((level[node] for node in nodes), default=0)
+    least.update(dict.fromkeys(nodes, top))
+    return any(level[node] < top for node in nodes)
 
 
 def _merged(phased: Phased, home: dict[fx.Node, Group]) -> dict[fx.Node, Group]:
@@ -171,10 +202,14 @@ def _work(home: dict[fx.Node, Group]) -> dict[int, int]:
 def _parted(phased: Phased, home: dict[fx.Node, Group]) -> dict[fx.Node, Group]:
     """Part each group into what other devices wait for and the rest, which is computed while they work."""
     sent = {node for node, device in phased.readers() if node in home and device != home[node].site.device}
-    needed = set(sent)
-    for node in reversed(phased.computed):
-        if node in needed:
-            needed.update(operand for operand in phased.operands(node) if home.get(operand) is home[node])
+    needed, before = set(sent), -1
+    while before != len(needed):
+        before = len(needed)
+        for nodes in phased.together:
+            needed.update(() if needed.isdisjoint(nodes) else nodes)
+        for node in reversed(phased.computed):
+            if node in needed:
+                needed.update(operand for operand in phased.operands(node) if home.get(operand) is home[node])
     sending = {id(home[node]) for node in sent}
     parts: dict[tuple[int, bool], Group] = {}
     result = {}

@@ -13,10 +13,11 @@ from graphopt.rewrite.placing.placed import Placed
 from graphopt.rewrite.placing.scheduled import scheduled_stages
 from graphopt.rewrite.placing.segments import Cutting, cut
 from graphopt.rewrite.placing.staging import completed, stage
+from graphopt.rewrite.placing.striding import stride_two
 from graphopt.rewrite.sharding.question import DualScope
 from graphopt.rewrite.sharding.sharded import shard
 from graphopt.schedule import Schedule
-from graphopt.stages import STEADY, SYNC, Partition, Site
+from graphopt.stages import REPLAY, STEADY, SYNC, Partition, Site
 
 BRANCHES = 2
 """Parts of a batch under guidance: one with the condition, one without."""
@@ -90,7 +91,10 @@ def _guidance(program: Program, partition: Partition) -> dict[str, Placed]:
 def _asynchronous(program: Program, partition: Partition) -> dict[str, Placed]:
     placed = stage(program, partition.assignment, partition.sampler)
     late = delay_edges(placed, extrapolate=float(partition.options.get("extrapolate", 0.0)))
-    return {SYNC: late, STEADY: late}
+    if partition.stride == 1:
+        return {SYNC: late, STEADY: late}
+    computing, replaying = stride_two(late, partition.timestep)
+    return {SYNC: late, STEADY: computing, REPLAY: replaying}
 
 
 def _patches(program: Program, partition: Partition) -> dict[str, Placed]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from graphopt.aliasing import Aliases
 from graphopt.errors import PlanError
 from graphopt.program import Program
+from graphopt.rewrite.placing.memory import WrittenMemory
 from graphopt.stages import Delay, Site
 from graphopt.values import is_number, value_of
 
@@ -49,19 +49,21 @@ class Roles:
     """What the nodes of a placed graph are.
 
     Attributes:
-        values: placeholders and nodes computed from the data of one, in the order of the graph.
-        free: sizes, constants and tensors of the model.
+        values: placeholders and nodes computed from the data of one, in the order of the graph; constants that are
+            returned or written to as well.
+        free: sizes, other constants and tensors of the model.
     """
 
     def __init__(self, graph_module: fx.GraphModule) -> None:
         self.values: list[fx.Node] = []
         self.free: set[fx.Node] = set()
         known: set[fx.Node] = set()
+        single = WrittenMemory(graph_module).held().union(output_nodes(graph_module))
         for node in graph_module.graph.nodes:
             if node.op == "output":
                 continue
-            computed = node.op == "call_function" and any(operand in known for operand in node.all_input_nodes)
-            if node.op == "placeholder" or (computed and not is_number(node)):
+            computed = node in single or any(operand in known for operand in node.all_input_nodes)
+            if node.op == "placeholder" or (node.op == "call_function" and computed and not is_number(node)):
                 known.add(node)
                 self.values.append(node)
             else:
@@ -103,8 +105,7 @@ def require_whole(placed: Placed) -> None:
         PlanError: a node has no device, several results of one operator are read on other devices, or memory that is
             written to in place is shared by devices.
     """
-    graph_module = placed.program.graph_module
-    roles, aliases = Roles(graph_module), Aliases(graph_module)
+    roles = Roles(placed.program.graph_module)
     for node in roles.values:
         here = site_of(placed, node)
         for operand in roles.operands(node):
@@ -114,10 +115,20 @@ def require_whole(placed: Placed) -> None:
                     f"{operand.name} gives several tensors on device {there.device} and {node.name} reads it on device "
                     f"{here.device}; place an operator together with the nodes that pick its results"
                 )
-        if aliases.is_written(node):
-            devices = {site_of(placed, holder).device for holder in aliases.holders(node) if holder in roles.values}
-            if len(devices) > 1:
-                raise PlanError(
-                    f"the memory of {node.name} is written to in place and shared by the devices {sorted(devices)}; "
-                    "place all that share it on one device"
-                )
+    for node in output_nodes(placed.program.graph_module)[: placed.returned]:
+        if node in roles.free:
+            raise PlanError(f"the program returns {node.name}, which is no tensor; let the model return tensors alone")
+    _require_writers_together(placed, roles)
+
+
+def _require_writers_together(placed: Placed, roles: Roles) -> None:
+    memory = WrittenMemory(placed.program.graph_module)
+    groups = [*memory.stretches, *([node, *node.users] for node in memory.outside())]
+    for group in groups:
+        values = [node for node in group if node.op != "output" and node not in roles.free]
+        devices = {site_of(placed, node).device for node in values}
+        if len(devices) > 1:
+            raise PlanError(
+                f"the memory of {group[0].name} is written to in place and shared by the devices {sorted(devices)}; "
+                "place all that share it on one device"
+            )

@@ -63,10 +63,26 @@ def scheduled_stages(
     require_static(schedule)
     found: dict[str, Placed] = {}
     for name, program in programs.items():
-        for phase, placed in place(program).items():
+        for phase, placed in place(_with_names(program, schedule, name)).items():
             key = name if not phase.endswith("steady") else f"{name}.{phase}"
             found[key] = _with_slots(placed, schedule, name)
     return found
+
+
+def _with_names(program: Program, schedule: Schedule, name: str) -> Program:
+    """Give what stands for the value of a cut the value's own name, which a full step knows it by."""
+    taken = {node.name for node in program.graph_module.graph.nodes}
+    slots = [slot for slot in schedule.programs[name].reads if schedule.slots[slot].cut.kind != "value"]
+    renamed = {slot: schedule.slots[slot].cut.value for slot in slots}
+    renamed = {slot: value for slot, value in renamed.items() if value not in taken}
+    if not renamed:
+        return program
+    duplicate = copy_graph(program.graph_module)
+    for node in duplicate.graph.find_nodes(op="placeholder"):
+        sums = [user for user in node.users if user.target is aten.add.Tensor]
+        if node.name in renamed and len(sums) == 1:
+            sums[0]._rename(renamed[node.name])
+    return remade(duplicate.assemble(), program)
 
 
 def _with_slots(placed: Placed, schedule: Schedule, name: str) -> Placed:

@@ -26,7 +26,7 @@ def inputs_of(phased: Phased, nodes: Sequence[fx.Node]) -> list[fx.Node]:
     wanted = {one for node in nodes for one in phased.operands(node) if one not in own}
     for number in _asked(phased, nodes):
         asked = {phased.source(one) for one in number.all_input_nodes if one not in phased.roles.free}
-        if asked.isdisjoint(wanted | own) and not _is_known(phased, number, wanted | own):
+        if asked.isdisjoint(wanted | own) and not _is_known(phased, number, wanted):
             wanted |= asked
     order = {node: place for place, node in enumerate(phased.roles.values)}
     return sorted(wanted, key=order.__getitem__)

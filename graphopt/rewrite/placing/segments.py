@@ -14,7 +14,7 @@ from graphopt.errors import PlanError
 from graphopt.rewrite.placing.groups import Phased, groups_of
 from graphopt.rewrite.placing.placed import Placed, require_whole
 from graphopt.rewrite.placing.segment_graph import inputs_of, segment_graph
-from graphopt.rewrite.placing.sizes import batch_of, example_shape
+from graphopt.rewrite.placing.sizes import example_shape, symbols_of
 from graphopt.stages import Edge, Phase, Segment, is_steady
 from graphopt.values import hint, value_of
 from graphopt.wire import stride_order
@@ -78,7 +78,7 @@ def _names(nodes: Iterable[fx.Node]) -> tuple[str, ...]:
 
 def _edges(phased: Phased, segments: list[Segment]) -> tuple[Edge, ...]:
     """The messages of a step, in the order in which their values are there: inputs first."""
-    batch = batch_of(phased.placed.program)
+    symbols = symbols_of(phased.placed.program)
     nodes = {node.name: node for node in phased.placed.program.graph_module.graph.nodes}
     fresh = {(name, segment.device) for segment in segments for name in segment.inputs}
     fresh |= {(node.name, phased.placed.sampler) for node in phased.outputs()}
@@ -93,22 +93,23 @@ def _edges(phased: Phased, segments: list[Segment]) -> tuple[Edge, ...]:
         source = phased.device(nodes[name])
         for target in sorted({device for value, device in fresh | set(kept) if value == name} - {source}):
             age = 0 if (name, target) in fresh else kept[name, target]
-            edges.append(_edge(nodes[name], source, target, age, _rows(phased, nodes[name], batch)))
+            edges.append(_edge(nodes[name], source, target, age, _rows(phased, nodes[name], symbols)))
     return tuple(edges)
 
 
-def _rows(phased: Phased, node: fx.Node, batch: tuple[Any, int] | None) -> tuple[Any, int] | None:
-    """The symbol of the batch with the rows that a value has on the example inputs."""
-    if batch is None or phased.placed.parts == 1 or node.op == "placeholder":
-        return batch
-    return batch[0], phased.placed.rows(phased.batch_of(node), batch[1])
+def _rows(phased: Phased, node: fx.Node, symbols: Mapping[Any, int]) -> Mapping[Any, int]:
+    """The symbols of sizes with the numbers that they stand for in a value, which may have a part of the batch."""
+    if phased.placed.parts == 1 or node.op == "placeholder":
+        return symbols
+    part = phased.batch_of(node)
+    return {symbol: phased.placed.rows(part, number) for symbol, number in symbols.items()}
 
 
-def _edge(node: fx.Node, source: int, target: int, delay: int, batch: tuple[Any, int] | None) -> Edge:
+def _edge(node: fx.Node, source: int, target: int, delay: int, symbols: Mapping[Any, int]) -> Edge:
     value = value_of(node)
     if not isinstance(value, Tensor):
         raise PlanError(f"{node.name} is no tensor and is read on device {target}; it cannot be sent")
-    shape = example_shape(value, batch)
+    shape = example_shape(value, symbols)
     return Edge(
         node.name,
         source,

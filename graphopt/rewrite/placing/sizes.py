@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -46,27 +46,28 @@ def asks_tensor(number: fx.Node) -> bool:
     return any(isinstance(value_of(operand), Tensor) for operand in number.all_input_nodes)
 
 
-def batch_of(program: Program) -> tuple[Any, int] | None:
-    """Return the symbol of the batch and its number on the example inputs; None where the batch is static."""
+def symbols_of(program: Program) -> dict[Any, int]:
+    """Return the symbols of input sizes, the batch above all, each with its number on the example inputs."""
     leaves = ExampleInputs(program.args, dict(program.kwargs)).leaves()
     places = program.graph_module.graph.find_nodes(op="placeholder")
+    found: dict[Any, int] = {}
     for node, leaf in zip(places, leaves, strict=True):
         value = value_of(node)
         for dim, size in enumerate(value.shape if isinstance(value, Tensor) else ()):
             symbol = _expression(size)
             if symbol is not None and symbol.is_symbol:
-                return symbol, int(leaf.shape[dim])
-    return None
+                found.setdefault(symbol, int(leaf.shape[dim]))
+    return found
 
 
-def example_shape(value: Tensor, batch: tuple[Any, int] | None) -> tuple[int, ...]:
+def example_shape(value: Tensor, symbols: Mapping[Any, int]) -> tuple[int, ...]:
     """Return the shape of a value on the example inputs, be they smaller than what symbolic sizes stand for.
 
     Args:
         value: a fake tensor.
-        batch: what `batch_of` says.
+        symbols: what `symbols_of` says.
     """
-    return tuple(_size(size, batch) for size in value.shape)
+    return tuple(_size(size, symbols) for size in value.shape)
 
 
 def _expression(size: Any) -> Any:
@@ -74,7 +75,8 @@ def _expression(size: Any) -> Any:
     return size.node.expr if is_symbolic(size) else None
 
 
-def _size(size: Any, batch: tuple[Any, int] | None) -> int:
-    if batch is None or not is_symbolic(size):
+def _size(size: Any, symbols: Mapping[Any, int]) -> int:
+    if not is_symbolic(size):
         return hint(size)
-    return int(size.node.expr.subs({batch[0]: batch[1]}))
+    number = size.node.expr.subs(symbols)
+    return int(number) if number.is_number else hint(size)

@@ -31,9 +31,10 @@ def stage_programs(
     Raises:
         PlanError: the partition was made for another program.
     """
-    cutting = cut_partition(placed_stages(programs, partition, schedule), partition)
+    stages = placed_stages(programs, partition, schedule)
+    cutting = cut_partition(stages, partition)
     first = next(iter(programs.values()))
-    known = _inputs(first)
+    known = {name: value for placed in reversed(stages.values()) for name, value in _inputs(placed.program).items()}
     made: dict[str, Program] = {}
     for phase, content in partition.phases.items():
         values = known | {delay.name: known[delay.value] for delay in partition.delays if delay.value in known}

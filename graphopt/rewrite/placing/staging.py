@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import fx
 
 from graphopt.errors import PlanError
 from graphopt.program import Program
 from graphopt.rewrite.placing.copies import PlacedBuilder, kept_sites
+from graphopt.rewrite.placing.memory import WrittenMemory
 from graphopt.rewrite.placing.placed import Placed, Roles, is_tensor, require_whole
 from graphopt.stages import Site
+from graphopt.values import value_of
+
+aten = torch.ops.aten
 
 
 def stage(program: Program, assignment: Sequence[Sequence[str]], sampler: int = 0) -> Placed:
@@ -44,7 +49,15 @@ def stage(program: Program, assignment: Sequence[Sequence[str]], sampler: int = 
                 return _operand(builder, made, devices, operand, device)
 
             made[node, device] = builder.add(node, lookup, name, Site(device))
-    placed = builder.finish(lambda node: _operand(builder, made, devices, node, sampler), fresh=False)
+
+    def returned(node: fx.Node) -> fx.Node:
+        found = _operand(builder, made, devices, node, sampler)
+        if found.op != "get_attr":
+            return found
+        name = f"{found.name}_returned"
+        return builder.call(aten.alias.default, (found,), name, Site(sampler), value_of(found))
+
+    placed = builder.finish(returned, fresh=False)
     whole = Placed(placed, kept_sites(placed, builder.sites), sampler=sampler)
     require_whole(whole)
     return whole
@@ -72,6 +85,8 @@ def completed(program: Program, assignment: Sequence[Sequence[str]]) -> tuple[tu
         if node.name not in devices:
             readers = (devices.get(user.name, frozenset()) for user in node.users)
             devices[node.name] = frozenset().union(*readers) or frozenset({0})
+    for stretch in WrittenMemory(program.graph_module).stretches:
+        devices.update({node.name: devices[stretch[-1].name] for node in stretch if node not in roles.free})
     return tuple(
         tuple(node.name for node in values if device in devices[node.name]) for device in range(len(assignment))
     )

@@ -50,10 +50,14 @@ def transposed(question: Question) -> Recipe:
 
 
 def _reached(rows: Ranges, size: int, stride: int, border: int, extent: int) -> Ranges:
-    """Inputs that are added to some of the outputs."""
+    """Inputs that add to some of the outputs, and as far as they take to reach around these.
+
+    Where windows are shorter than their distance, an output between two of them has the bias alone, and still lies
+    between the first and the last row that a part computes.
+    """
     start, stop = rows[0]
-    first = -(-(start + border - extent + 1) // stride)
-    last = (stop - 1 + border) // stride
+    first = min(-(-(start + border - extent + 1) // stride), (start + border) // stride)
+    last = max((stop - 1 + border) // stride, -(-(stop + border - extent) // stride))
     return joined([(max(0, first), min(size, last + 1))])
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from graphopt.aliasing import Aliases
 from graphopt.arguments import schema_of
 from graphopt.dependency.ties import concrete
 from graphopt.program import Program
@@ -56,6 +57,7 @@ class Workshop:
         self.recipe = Recipe()
         self.late: list[str] = []
         self._builder = PlacedBuilder(program)
+        self._memory = Aliases(program.graph_module)
         self._layouts = layouts
         self._parts = parts
         self._devices = devices
@@ -73,7 +75,7 @@ class Workshop:
         if node.op == "placeholder":
             self._keep(node, [self._builder.input(node)] * self._parts, whole=True)
         elif node in self._builder.roles.free:
-            self._keep(node, [self._free(node)] * self._parts, whole=True)
+            self._keep(node, self._free_copies(node), whole=True)
         else:
             found = self._parts_of(recipe)
             self._keep(node, found, whole=recipe.gives is None)
@@ -90,9 +92,16 @@ class Workshop:
         kept = self._whole if whole else self._part
         kept.update({(node, part): value for part, value in enumerate(found)})
 
-    def _free(self, node: fx.Node) -> fx.Node:
+    def _free_copies(self, node: fx.Node) -> list[fx.Node]:
+        """One for all parts; memory that is made to be written to is each part's own."""
+        if self._devices is None and node.op == "call_function" and self._memory.is_written(node):
+            return [self._free(node, part) for part in range(self._parts)]
+        return [self._free(node, 0)] * self._parts
+
+    def _free(self, node: fx.Node, part: int) -> fx.Node:
         """Copy a size, a constant or a tensor of the model; the size of what is spread is that of the whole."""
-        copy = self._builder.add(node, self._any_part, node.name, None)
+        name = node.name if part == 0 else f"{node.name}_part_{part}"
+        copy = self._builder.add(node, lambda operand: self._any_part(operand, part), name, None)
         if node.target is not aten.sym_size.int:
             return copy
         source, dim = node.args
@@ -101,9 +110,9 @@ class Workshop:
             return copy
         return self._scaled(copy, layout.count(0), layout.size)
 
-    def _any_part(self, operand: fx.Node) -> fx.Node:
-        found = self._whole.get((operand, 0))
-        return self._part[operand, 0] if found is None else found
+    def _any_part(self, operand: fx.Node, part: int) -> fx.Node:
+        found = self._whole.get((operand, part))
+        return self._part[operand, part] if found is None else found
 
     def _spread(self, operand: object) -> Layout | None:
         """How a value is spread that no part has whole."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import socket
@@ -25,6 +24,8 @@ TIMEOUT_SECONDS = 60.0
 
 LOOPBACK = "127.0.0.1"
 _POLL_SECONDS = 0.01
+_ANSWER_SECONDS = 2.0
+_OPENING_SECONDS = 10.0
 _SESSIONS: defaultdict[tuple[str, int], itertools.count[int]] = defaultdict(itertools.count)
 
 
@@ -107,7 +108,10 @@ def host_board(host: str = LOOPBACK, port: int = 0) -> TCPStore:
             listener.listen(1024)
             number = int(listener.getsockname()[1])
             listening = os.dup(listener.fileno())
-        return TCPStore(host, number, is_master=True, wait_for_workers=False, master_listen_fd=listening)
+        timeout = timedelta(seconds=_OPENING_SECONDS)
+        return TCPStore(
+            host, number, is_master=True, timeout=timeout, wait_for_workers=False, master_listen_fd=listening
+        )
     except (OSError, RuntimeError) as error:
         raise DeviceFailureError(f"cannot listen at {host}:{port} ({error}); give another --host or --port") from error
 
@@ -115,45 +119,44 @@ def host_board(host: str = LOOPBACK, port: int = 0) -> TCPStore:
 class Board:
     """The board as one process sees it. Nothing done with it takes longer than a timeout.
 
+    Once it has not answered it is taken for gone: it is not asked again.
+
     Args:
         meeting: where it is.
+        hosted: the board itself, in the process that has it.
 
     Raises:
         DeviceFailureError: it cannot be reached.
     """
 
-    def __init__(self, meeting: Meeting) -> None:
+    def __init__(self, meeting: Meeting, hosted: TCPStore | None = None) -> None:
         self.meeting = meeting
-        self._hosted: TCPStore | None = None
-        if meeting.rank == 0 and not meeting.hosted:
-            self._hosted = host_board(meeting.host, meeting.port)
-        timeout = timedelta(seconds=meeting.timeout_seconds)
-        try:
-            client = TCPStore(meeting.host, meeting.port, is_master=False, timeout=timeout, wait_for_workers=False)
-        except RuntimeError as error:
-            raise DeviceFailureError(
-                f"rank {meeting.rank} cannot reach {meeting.host}:{meeting.port} within {meeting.timeout_seconds:g} s; "
-                "look whether the launcher, or rank 0, runs there"
-            ) from error
-        self.store = PrefixStore(f"graphopt/{meeting.session}", client)
+        self._gone = False
+        if hosted is None and meeting.rank == 0 and not meeting.hosted:
+            hosted = host_board(meeting.host, meeting.port)
+        self._hosted = hosted
+        self.store = PrefixStore(f"graphopt/{meeting.session}", hosted or _connected(meeting))
 
     def put(self, key: str, text: str) -> None:
         """Write a key; a board that is gone is passed over."""
-        with contextlib.suppress(RuntimeError, TimeoutError):
-            bounded(lambda: self.store.set(key, text), self.meeting.timeout_seconds)
+        self._bounded(lambda: self.store.set(key, text), None)
 
     def get(self, key: str) -> str | None:
         """Read a key; None where it is not there, or the board is gone."""
-        with contextlib.suppress(RuntimeError, TimeoutError):
-            return bounded(lambda: self._read(key), min(2.0, self.meeting.timeout_seconds))
-        return None
+        return self._bounded(lambda: self._read(key), None)
 
     def put_once(self, key: str, text: str) -> str:
         """Write a key unless it is there; return what stands there afterwards."""
-        with contextlib.suppress(RuntimeError, TimeoutError):
-            seconds = min(2.0, self.meeting.timeout_seconds)
-            return bounded(lambda: self.store.compare_set(key, "", text), seconds).decode()
-        return text
+        return self._bounded(lambda: self.store.compare_set(key, "", text), text.encode()).decode()
+
+    def _bounded(self, action: Callable[[], T], otherwise: T) -> T:
+        if self._gone:
+            return otherwise
+        try:
+            return bounded(action, min(_ANSWER_SECONDS, self.meeting.timeout_seconds))
+        except (RuntimeError, TimeoutError):
+            self._gone = True
+            return otherwise
 
     def wait_for(self, key: str, deadline: float, unless: str = "") -> str | None:
         """Wait for a key.
@@ -174,6 +177,17 @@ class Board:
 
     def _read(self, key: str) -> str | None:
         return self.store.get(key).decode() if self.store.check([key]) else None
+
+
+def _connected(meeting: Meeting) -> TCPStore:
+    timeout = timedelta(seconds=meeting.timeout_seconds)
+    try:
+        return TCPStore(meeting.host, meeting.port, is_master=False, timeout=timeout, wait_for_workers=False)
+    except RuntimeError as error:
+        raise DeviceFailureError(
+            f"rank {meeting.rank} cannot reach {meeting.host}:{meeting.port} within {meeting.timeout_seconds:g} s; "
+            "look whether the launcher, or rank 0, runs there"
+        ) from error
 
 
 def bounded(action: Callable[[], T], seconds: float) -> T:

@@ -103,6 +103,10 @@ class Driver:
         self._plays[branch] = _Play(lane, self._generations, TimeShift(self.crew.program.partition), steps=steps)
         self._generations += 1
 
+    def phase(self, branch: str = "") -> str:
+        """Name of the phase of the last step of a branch."""
+        return self._phase_of(max(self._plays[branch].step - 1, 0))
+
     def step(self, given: Mapping[str, Tensor], branch: str = "") -> tuple[Tensor, ...]:
         """Run the next step of a generation on all devices.
 

@@ -16,9 +16,6 @@ from graphopt.errors import DeviceFailureError, GraphoptError, RuntimeMismatchEr
 from graphopt.runtime.distributed.board import LOOPBACK, TIMEOUT_SECONDS, Board, Meeting, host_board
 from graphopt.runtime.distributed.failures import VERDICT, failed_key
 
-LAUNCHED = "GRAPHOPT_LAUNCHED"
-"""Set in processes whose errors the launcher shows."""
-
 FIRST_SESSION = "0.0"
 """Session of the first run of processes that were started together."""
 
@@ -66,7 +63,6 @@ def launch(
         "MASTER_PORT": str(board.port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "TORCHELASTIC_RESTART_COUNT": "0",
-        LAUNCHED: "1",
     }
     meeting = Meeting(
         rank=processes, world_size=processes, host=host, port=board.port, hosted=True, session=FIRST_SESSION
@@ -81,7 +77,7 @@ def launch(
                 started.append(subprocess.Popen(command, env=own, stdout=output, stderr=output, start_new_session=True))
             failed = _first_failure(started)
         if failed is not None:
-            raise _error(Board(meeting), started, failed, logs)
+            raise _error(Board(meeting, board), started, failed, logs)
 
 
 def _first_failure(started: Sequence[subprocess.Popen[bytes]]) -> int | None:

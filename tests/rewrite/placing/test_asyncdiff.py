@@ -18,6 +18,8 @@ from graphopt.program import Program
 from graphopt.rewrite.placing.delaying import delay_edges
 from graphopt.rewrite.placing.emulator import Emulator
 from graphopt.rewrite.placing.staging import stage
+from graphopt.rewrite.placing.striding import NEXT, stride_two
+from graphopt.stages import REPLAY, STEADY, SYNC
 
 STEPS = 20
 TIMES = [torch.full((2,), time) for time in torch.linspace(950, 0, STEPS).long().tolist()]
@@ -96,7 +98,7 @@ def _subject(name: str) -> Subject:
 def _emulator(subject: Subject, components: Sequence[Sequence[str]], steps: int = 1, sampler: int = 0) -> Emulator:
     placed = stage(subject.program, assign_modules(subject.program, components), sampler)
     late = delay_edges(placed, steps=steps)
-    return Emulator({"sync": late, "steady": late})
+    return Emulator({SYNC: late, STEADY: late})
 
 
 def _played(split: str, *, warm_up: int, time_shift: bool = False, sampler: int = 0, steps: int = 1) -> list[bool]:
@@ -109,7 +111,7 @@ def _played(split: str, *, warm_up: int, time_shift: bool = False, sampler: int 
     for step, time in enumerate(TIMES):
         wanted = by_hand.predict(step, x)
         seen = TIMES[step - 1] if time_shift and step >= warm_up else time
-        found = emulator.run("sync" if step < warm_up else "steady", (x, seen, *subject.extra), {})
+        found = emulator.run(SYNC if step < warm_up else STEADY, (x, seen, *subject.extra), {})
         equal.append(torch.equal(tree_leaves(found)[0], wanted))
         if step == warm_up:
             assert not torch.equal(wanted, subject.fresh(x, seen)), "nothing is late"
@@ -139,3 +141,24 @@ def test_it_is_the_same_wherever_the_sampler_is() -> None:
 
 def test_values_two_steps_old_are_not_those_of_asyncdiff() -> None:
     assert _played("dit-2", warm_up=2, steps=2) == [True] * 2 + [False] * (STEPS - 2)
+
+
+@pytest.mark.parametrize("warm_up", [1, 2, 3])
+@pytest.mark.parametrize("split", ["dit-2", "dit-3", "unet-2", "unet-sandwich"])
+def test_stride_two_is_that_of_asyncdiff_by_hand_with_a_rank_more(split: str, warm_up: int) -> None:
+    name, components = SPLITS[split]
+    subject = _subject(name)
+    by_hand = AsyncDiffByHand(subject.model, components, subject.call, TIMES, warm_up=warm_up, stride=2)
+    placed = stage(subject.program, assign_modules(subject.program, components), len(components) - 1)
+    late = delay_edges(placed)
+    computing, replaying = stride_two(late, "timestep")
+    emulator = Emulator({SYNC: late, STEADY: computing, REPLAY: replaying})
+    x, equal = subject.noise, []
+    for step, time in enumerate(TIMES):
+        wanted = by_hand.predict(step, x)
+        phase = SYNC if step < warm_up else REPLAY if (step - warm_up) % 2 else STEADY
+        following = {NEXT.format("timestep"): TIMES[min(step + 1, STEPS - 1)]} if phase == STEADY else {}
+        found = emulator.run(phase, (x, time, *subject.extra), following)
+        equal.append(torch.equal(tree_leaves(found)[0], wanted))
+        x = _advance(x, wanted)
+    assert equal == [True] * STEPS

@@ -64,7 +64,7 @@ def _distance(found: Any, wanted: Any) -> float:
     return float((same[0] - same[1]).abs().max() / scale) if wanted.numel() else 0.0
 
 
-def run(program: Program) -> Any:
-    """Run a program on its example inputs."""
+def run(program: Program, *args: Any) -> Any:
+    """Run a program, on its example inputs by default."""
     with torch.no_grad():
-        return program(*program.args, **program.kwargs)
+        return program(*args) if args else program(*program.args, **program.kwargs)
