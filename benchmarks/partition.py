@@ -1,4 +1,4 @@
-"""Programs spread over devices: the plan beside other splits, runs of two processes beside one, and a forecast for many.
+"""Programs spread over devices: the plan beside other splits, two processes beside one, and a forecast for many.
 
 make bench ARGS="partition"
 make bench ARGS="partition --tiny --only splits,sweep"

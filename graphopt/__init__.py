@@ -11,11 +11,12 @@ from graphopt.pass_manager import Pass, PassContext, Pipeline, Result
 from graphopt.passes.caching.insert import InsertCache
 from graphopt.passes.channels.prune import PruneChannels
 from graphopt.passes.layers.prune import PruneLayers
+from graphopt.passes.partition.partition import PartitionProgram
 from graphopt.plan import Plan
 from graphopt.program import Program
 from graphopt.proof import verify
 from graphopt.regions import find_regions
-from graphopt.runtime import CacheSession, disable_cache, enable_cache
+from graphopt.runtime import CacheSession, Emulation, disable_cache, distribute, enable_cache, serve
 from graphopt.schedule import Schedule
 from graphopt.scores import Batch
 from graphopt.tracing import capture
@@ -26,7 +27,9 @@ __all__ = [
     "CacheSession",
     "Cut",
     "DependencyGraph",
+    "Emulation",
     "InsertCache",
+    "PartitionProgram",
     "Pass",
     "PassContext",
     "Pipeline",
@@ -42,11 +45,13 @@ __all__ = [
     "capture",
     "coupling_rule",
     "disable_cache",
+    "distribute",
     "enable_cache",
     "export_onnx",
     "find_regions",
     "invalidate",
     "load",
     "optimize",
+    "serve",
     "verify",
 ]

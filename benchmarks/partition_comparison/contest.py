@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,14 +39,16 @@ class Group:
             "MASTER_PORT": str(self._board.port),
             "TORCHELASTIC_USE_AGENT_STORE": "True",
         }
-        self._errors = [tempfile.TemporaryFile("w+") for _ in range(devices)]
+        self._files = ExitStack()
+        folder_of_errors = Path(self._files.enter_context(tempfile.TemporaryDirectory()))
+        self._errors = [folder_of_errors / f"{rank}.log" for rank in range(devices)]
         self._processes = [
             subprocess.Popen(
                 [sys.executable, str(PLAYER), str(folder), *inputs],
                 env={**shared, "RANK": str(rank)},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=self._errors[rank],
+                stderr=self._files.enter_context(self._errors[rank].open("w")),
                 text=True,
             )
             for rank in range(devices)
@@ -68,7 +70,6 @@ class Group:
         if line:
             found: dict[str, Any] = json.loads(line)
             return found
-        self.kill()
         raise RuntimeError("\n".join(self._error(rank) for rank in range(len(self._processes))))
 
     def end(self) -> dict[tuple[str, int, int], int]:
@@ -85,6 +86,7 @@ class Group:
             if process.poll() is None:
                 process.kill()
             process.wait()
+        self._files.close()
 
     def _say(self, line: str) -> None:
         assert self._driver.stdin is not None
@@ -92,8 +94,7 @@ class Group:
         self._driver.stdin.flush()
 
     def _error(self, rank: int) -> str:
-        self._errors[rank].seek(0)
-        return f"rank {rank}: " + self._errors[rank].read()[-2000:]
+        return f"rank {rank}: {self._errors[rank].read_text()[-2000:]}"
 
 
 @dataclass
@@ -155,7 +156,9 @@ def started(players: Mapping[str, Player]) -> Iterator[dict[str, list[Group]]]:
         yield groups
 
 
-def compete(players: Mapping[str, Player], *, steps: int, first: int, rounds: int, pause: Any) -> dict[str, Record]:
+def compete(
+    players: Mapping[str, Player], *, steps: int, first: int, rounds: int, pause: Callable[[], None]
+) -> dict[str, Record]:
     """Let all play in turn, another one first in each round.
 
     Args:
@@ -176,8 +179,8 @@ def compete(players: Mapping[str, Player], *, steps: int, first: int, rounds: in
                     records[name].add(seconds, first)
             pause()
         for name, own in groups.items():
-            sent = [group.end() for group in own][0]
-            records[name].bytes_sent = {key: size // (rounds + 1) for key, size in sent.items()}
+            sent = [group.end() for group in own]
+            records[name].bytes_sent = {key: size // (rounds + 1) for key, size in sent[0].items()}
     return records
 
 

@@ -9,13 +9,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from partition_comparison.contest import Player, Record, compete
+import torch
+from torch.utils import _pytree as pytree
 
 import graphopt
+from graphopt.example_inputs import ExampleInputs
 from graphopt.partition.links import LinkTable
 from graphopt.partition.segment_timing import SegmentTimes
 from graphopt.partition.simulator import Machinery, simulate
-from graphopt.stages import Partition
+from partition_comparison.contest import Player, Record, compete
 
 SINGLE, ASYNC, GUIDANCE, PIPELINE, COPIES = "one process", "async", "guidance split", "pipeline", "two copies"
 PASSES: Mapping[str, str] = {
@@ -103,11 +105,11 @@ def race(model: str, program: graphopt.Program, setting: Setting, folder: Path) 
     slowdown = records[COPIES].step / records[SINGLE].step
     place = Machinery(setting.links, slowdown=slowdown)
     moving = (_sample(program, inputs),)
-    runs = [_run(model, COPIES, records, None, {}, 0.0)]
+    runs = [_run(model, COPIES, records, None, {})]
     for way, partition in partitions.items():
         found = simulate(partition, times[way].median(), setting.steps, place, changing=moving)
         step = (found.step_ends[-1] - found.step_ends[first - 1]) / (setting.steps - first)
-        runs.append(_run(model, way, records, step, found.bytes_sent, slowdown))
+        runs.append(_run(model, way, records, step, found.bytes_sent))
     return sorted(runs, key=lambda run: [*PASSES, COPIES].index(run.way))
 
 
@@ -117,7 +119,6 @@ def _run(
     records: Mapping[str, Record],
     expected: float | None,
     sent: Mapping[tuple[str, int, int], int],
-    slowdown: float,
 ) -> Run:
     record = records[way]
     return Run(
@@ -135,11 +136,6 @@ def _run(
 
 def _sample(program: graphopt.Program, inputs: tuple[str, ...]) -> str:
     """The input that the loop changes: the first one like the output."""
-    import torch
-    from torch.utils import _pytree as pytree
-
-    from graphopt.example_inputs import ExampleInputs
-
     leaves = ExampleInputs(program.args, dict(program.kwargs)).leaves()
     with torch.no_grad():
         output = pytree.tree_leaves(program(*program.args, **program.kwargs))[0]
@@ -181,10 +177,3 @@ def held(model: str, program: graphopt.Program, counts: tuple[int, ...], folder:
         if said.returncode:
             raise RuntimeError(said.stderr[-2000:])
         yield Held(model, count, tuple(json.loads(said.stdout.splitlines()[-1])["parameter_bytes"]))
-
-
-def partition_of(result: graphopt.Result) -> Partition:
-    """The partition of a result that has one."""
-    if result.partition is None:
-        raise RuntimeError("the result has no partition")
-    return result.partition

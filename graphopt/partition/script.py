@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 
 from graphopt.errors import PlanError
-from graphopt.partition.sending import input_names, is_late, is_sent, route, steps_ahead
+from graphopt.partition.sending import input_names, is_sent, route, steps_ahead
 from graphopt.partition.simulation import ORDER
 from graphopt.stages import Delay, Edge, Partition, Phase
 
@@ -130,12 +130,12 @@ class Script:
 
     def _late(self, delay: Delay, step: int) -> tuple[Key, ...] | None:
         """What a delay gives: a value of this step in synchronous ones, else of the last steps that had it."""
-        fresh = None if is_late(self.phase_of(step)) else self._keys(delay.value, delay.device, step)
-        if fresh is not None:
-            return fresh
+        if delay.name not in self._late_names(self.phase_of(step)):
+            return self._keys(delay.value, delay.device, step)
         kept: list[tuple[Key, ...]] = []
         for earlier in range(step - 1, -1, -1):
-            keys = self._keys(delay.value, delay.device, earlier)
+            computes = bool(self._phase(earlier).segments)
+            keys = self._keys(delay.value, delay.device, earlier) if computes else None
             kept += [] if keys is None else [keys]
             if len(kept) == delay.steps + (delay.extrapolate != 0):
                 break
@@ -200,6 +200,11 @@ class Script:
             return frozenset(name for segment in segments for name in segment.outputs)
 
         return own
+
+    @cached_property
+    def _late_names(self) -> Callable[[str], frozenset[str]]:
+        """Delays that give values of earlier steps in a phase."""
+        return cache(self.partition.late)
 
     @cached_property
     def _inputs(self) -> tuple[str, ...]:

@@ -101,7 +101,7 @@ class PassReport:
     def __str__(self) -> str:
         """Return the spec, the figures before and after, and how much was frozen or refused, in a few lines."""
         pairs = ((name, value, self.after.get(name, value)) for name, value in self.before.items())
-        figures = [f"  {name}: {before:,.0f} -> {after:,.0f}" for name, before, after in pairs]
+        figures = [f"  {name}: {_figure(before)} -> {_figure(after)}" for name, before, after in pairs]
         counts = f"  {len(self.frozen)} frozen, {len(self.refused)} refused, {len(self.notes)} notes"
         return "\n".join([self.spec, *figures, counts])
 
@@ -109,6 +109,11 @@ class PassReport:
         """Return the report as values that JSON knows."""
         lines = {key: list(value) for key, value in asdict(self).items() if isinstance(value, tuple)}
         return {**asdict(self), **lines, "before": dict(self.before), "after": dict(self.after)}
+
+
+def _figure(value: float) -> str:
+    """A figure as text: whole numbers with separators, others to three digits."""
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.3g}"
 
 
 @dataclass(frozen=True, kw_only=True)

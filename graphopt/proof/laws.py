@@ -16,9 +16,11 @@ from graphopt.proof.bypassing import check_bypasses, check_remaining
 from graphopt.proof.caching import check_programs
 from graphopt.proof.check import Check, equal, inputs_of, outputs_of
 from graphopt.proof.comparison import TOLERANCE, Comparison, compare
+from graphopt.proof.partitioning import check_partition
 from graphopt.proof.randomise import random_parameters
 from graphopt.rewrite.ancestry import origin_of
 from graphopt.rewrite.bypassing import bypass
+from graphopt.rewrite.placing.layouts import cut_partition, placed_stages
 from graphopt.rewrite.replay import replay
 from graphopt.rewrite.slicing import slice_axes, slice_tensor
 
@@ -73,10 +75,13 @@ def verify(
     if not hasattr(result, "plan"):
         raise GraphoptError(f"found a {type(result).__name__}, wanted a Result; call verify(program, result)")
     rewritten, plan = result.program, result.plan
-    programs: Mapping[str, Program] = getattr(result, "programs", {})
-    cached = check_programs(rewritten, plan.schedule, programs) if plan is not None and plan.schedule else ()
+    programs: Mapping[str, Program] = getattr(result, "programs", {}) or {"main": rewritten}
+    further = check_programs(rewritten, plan.schedule, programs) if plan is not None and plan.schedule else ()
+    if plan is not None and plan.partition is not None:
+        stages = placed_stages(programs, plan.partition, plan.schedule)
+        further += check_partition(programs, plan.partition, stages, cut_partition(stages, plan.partition))
     if plan is None or not (plan.axes or plan.bypassed) or rewritten is program:
-        return VerificationReport((_identity(program, rewritten), *cached))
+        return VerificationReport((_identity(program, rewritten), *further))
     origin = origin_of(program)
     base = bypass(origin, plan.bypassed) if plan.bypassed and plan.axes else origin
     graph = DependencyGraph(base, regroup=plan.regroup) if plan.axes else None
@@ -89,7 +94,7 @@ def verify(
     checks.append(_replay(origin, rewritten, plan, trained=trained))
     if per_axis:
         checks += _each(origin, graph, plan, seed)
-    return VerificationReport((*checks, *cached))
+    return VerificationReport((*checks, *further))
 
 
 def _bypassed(origin: Program, rewritten: Program, plan: Plan, seed: int, *, trained: bool) -> Iterator[Check]:

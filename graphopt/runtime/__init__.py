@@ -1,6 +1,17 @@
-"""Running what passes made: sessions that play the schedule of cached programs, and their place in pipelines."""
+"""Running what passes made: sessions that play schedules and partitions, and their place in pipelines."""
 
+from graphopt.runtime.distributed.distributing import Distributed, distribute, serve
+from graphopt.runtime.emulation import Emulation
 from graphopt.runtime.pipelines import disable_cache, enable_cache
 from graphopt.runtime.session import CacheSession, Decision
 
-__all__ = ["CacheSession", "Decision", "disable_cache", "enable_cache"]
+__all__ = [
+    "CacheSession",
+    "Decision",
+    "Distributed",
+    "Emulation",
+    "disable_cache",
+    "distribute",
+    "enable_cache",
+    "serve",
+]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from graphopt.assembly import named_attributes
+from graphopt.calling import Calling
 from graphopt.liveness import activation_peak
 from graphopt.partition.simulation import Simulation
 from graphopt.partition.simulator import Machinery, simulate
@@ -39,7 +40,11 @@ class Finished:
 
 
 def finish(
-    programs: Mapping[str, Program], draft: Partition, resources: Resources, schedule: Schedule | None = None
+    programs: Mapping[str, Program],
+    draft: Partition,
+    resources: Resources,
+    calling: Calling,
+    schedule: Schedule | None = None,
 ) -> Finished:
     """Cut the programs as a draft says, and forecast what each device has to do.
 
@@ -47,6 +52,7 @@ def finish(
         programs: the partitioned program as ``main``, or the programs of a schedule by id.
         draft: a partition without phases.
         resources: costs, devices and links.
+        calling: how the partitioned program is called.
         schedule: what the programs do at which step.
 
     Raises:
@@ -55,7 +61,12 @@ def finish(
     stages = placed_stages(programs, draft, schedule)
     cutting = cut(stages)
     delays = {(delay.name, delay.device): delay for placed in stages.values() for delay in placed.delays}
-    whole = replace(draft, phases=cutting.phases, delays=tuple(delays.values()))
+    whole = replace(
+        draft,
+        phases=cutting.phases,
+        delays=tuple(delays.values()),
+        options={**draft.options, "calling": calling.to_dict()},
+    )
     seconds = _seconds(whole, resources)
     shares = tuple(_share(whole, cutting, device, resources, seconds) for device in range(whole.devices))
     forecast = forecast_generation(whole, seconds, resources, schedule)

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 
+from graphopt.calling import Calling
 from graphopt.errors import PlanError, PreconditionError, SpecError
 from graphopt.pass_manager import Pass, PassContext, PassReport, PassResult
 from graphopt.passes.partition.finishing import finish
@@ -46,6 +47,9 @@ class PartitionProgram(Pass):
         axis: axis that is split with ``patch``; the one that splits most of the work by default.
         patches: number of parts with ``patch``: one a device by default; more are passed through stages (PipeFusion).
         displaced: whether parts read what other parts gave a step earlier (DistriFusion).
+        local: indices of each neighbour that attention along the axis sees beside a part's own, instead of all
+            (Video-Infinity); it changes what the model computes.
+        total: indices strided evenly over the whole axis that attention sees too, with ``local``.
         warm_up: number of first steps that are exact, where values are late; 1 by default, what is best with ``error``.
         stride: 2 lets every second step return what the step before computed for it, with one more device.
         extrapolate: b of ``h + b * (h - h')`` that late values are continued with; 0 by default, what is best with
@@ -80,6 +84,8 @@ class PartitionProgram(Pass):
     axis: str | None = None
     patches: int | None = None
     displaced: bool = False
+    local: int | None = None
+    total: int | None = None
     warm_up: int | None = None
     stride: int = 1
     extrapolate: float | None = None
@@ -95,6 +101,8 @@ class PartitionProgram(Pass):
         share = self.extrapolate
         self.check_option("extrapolate", holds=share is None or 0 <= share <= 1, wanted="a number from 0 to 1")
         self.check_option("error", holds=self.error is None or self.error > 0, wanted="a number above 0")
+        for name in ("local", "total"):
+            self.check_option(name, holds=(getattr(self, name) or 0) >= 0, wanted="a number from 0 up")
         self.check_option("patches", holds=self.patches is None or self.patches >= 1, wanted="a number from 1 up")
         if self.stride > 1:
             self.check_option(
@@ -115,6 +123,8 @@ class PartitionProgram(Pass):
             "axis": self.mode != "patch" and self.axis is not None,
             "patches": self.mode != "patch" and self.patches is not None,
             "displaced": self.mode != "patch" and self.displaced,
+            "local": self.mode != "patch" and self.local is not None,
+            "total": self.local is None and self.total is not None,
             "warm_up": not late and self.warm_up is not None,
             "stride": self.mode != "async" and self.stride != 1,
             "extrapolate": not late and self.extrapolate is not None,
@@ -151,6 +161,8 @@ class PartitionProgram(Pass):
             self.axis,
             self.patches,
             self.displaced,
+            self.local,
+            self.total,
             self.warm_up,
             self.stride,
             self.extrapolate,
@@ -161,9 +173,10 @@ class PartitionProgram(Pass):
         programs = {"main": program} if schedule is None else step_programs(program, schedule, allow_dead=("*",))
         if schedule is not None:
             resources = replace(resources, costs=weighed(resources.costs, programs, schedule))
+        calling = Calling.of(program.graph_module, program.args, program.kwargs)
         try:
             draft, notes = PLANNERS[self.mode](program, settings, resources, context)
-            finished = finish(programs, draft, resources, schedule)
+            finished = finish(programs, draft, resources, calling, schedule)
         except PlanError as error:
             raise PreconditionError(f"{self.name}: {error}") from error
         partition = finished.partition

@@ -16,6 +16,7 @@ from graphopt.program import Program
 from graphopt.rewrite.placing.layouts import BRANCHES
 from graphopt.rewrite.placing.placed import Roles
 from graphopt.rewrite.placing.staging import completed
+from graphopt.rewrite.sharding.sharded import shard
 from graphopt.schedule import TIMESTEP_NAMES
 from graphopt.stages import Mode, Partition
 
@@ -32,6 +33,8 @@ class Settings:
     axis: str | None
     patches: int | None
     displaced: bool
+    local: int | None
+    total: int | None
     warm_up: int | None
     stride: int
     extrapolate: float | None
@@ -133,20 +136,35 @@ def plan_asynchronous(program: Program, settings: Settings, resources: Resources
 
 
 def plan_patches(program: Program, settings: Settings, resources: Resources, context: PassContext) -> Draft:
-    """A part of the tokens, rows or frames on each device."""
+    """A part of the tokens, rows or frames on each device, or more parts than that passed through stages."""
     options: dict[str, Any] = {"displaced": settings.displaced, "extrapolate": settings.extrapolate or 0.0}
+    if settings.local is not None:
+        options["scope"] = {"local": settings.local, "total": settings.total or 0}
+    assignment: tuple[tuple[str, ...], ...] = ()
+    certificate, notes = "", list[str]()
+    if settings.patches is not None:
+        coarse = coarsen(program, resources.costs, settings.devices, sample=settings.sample)
+        found = best_pipeline(coarse.workload, resources.devices, resources.links)
+        assignment, certificate = completed(program, coarse.names_by_device(found)), found.certificate
+        notes.append(_line(coarse, found))
+    parts = settings.patches or settings.devices
+    sharded = shard(program, parts, axis=settings.axis, displaced=settings.displaced)
+    notes.append(f"{sharded.share:.1%} of the multiply-accumulates are divided along {sharded.axis}")
+    notes += [f"gathered for {name}: {reason}" for name, reason in sharded.gathered]
+    late = settings.displaced or settings.patches is not None
     draft = Partition(
         mode="patch",
         devices=settings.devices,
         sampler=0,
-        assignment=(),
+        assignment=assignment,
         phases={},
-        patches=settings.patches or settings.devices,
-        axis=settings.axis,
-        warm_up=settings.warm_up or 1 if settings.displaced or settings.patches else 0,
+        patches=parts,
+        axis=sharded.axis,
+        warm_up=(settings.warm_up or 1) if late else 0,
+        certificate=certificate,
         options=options,
     )
-    return draft, ()
+    return draft, tuple(notes)
 
 
 PLANNERS: Mapping[str, Callable[[Program, Settings, Resources, PassContext], Draft]] = {

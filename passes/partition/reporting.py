@@ -14,7 +14,7 @@ from graphopt.stages import Partition
 def figures_before(program: Program, resources: Resources) -> dict[str, float]:
     """Figures of the program on one device."""
     return {
-        "step_microseconds": 1e6 * resources.costs.total(next(iter(resources.costs.seconds))),
+        "step_seconds": resources.costs.total(next(iter(resources.costs.seconds))),
         "parameter_bytes_per_device": float(cost(program).parameter_bytes),
         "sent_bytes": 0.0,
     }
@@ -23,7 +23,7 @@ def figures_before(program: Program, resources: Resources) -> dict[str, float]:
 def figures_after(partition: Partition) -> dict[str, float]:
     """The same figures of the partition."""
     return {
-        "step_microseconds": 1e6 * partition.step_seconds,
+        "step_seconds": partition.step_seconds,
         "parameter_bytes_per_device": float(max(share.parameter_bytes for share in partition.shares)),
         "sent_bytes": float(main_phase(partition).size_bytes),
     }

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from graphopt.calling import Calling
 from graphopt.errors import BudgetError, PreconditionError
 from graphopt.passes.partition.finishing import finish
 from graphopt.passes.partition.resources import Resources
@@ -92,11 +93,12 @@ def within_error(
         BudgetError: none is within the error.
     """
     wanted = [_tensors(program.graph_module(*_called(program, leaves))) for leaves in steps]
+    calling = Calling.of(program.graph_module, program.args, program.kwargs)
     alone = resources.costs.total(next(iter(resources.costs.seconds)))
     tried: list[tuple[float, float, Partition]] = []
     lines = []
     for draft in _distinct(drafts, len(steps)):
-        finished = finish({"main": program}, draft, resources).partition
+        finished = finish({"main": program}, draft, resources, calling).partition
         error = _error(program, draft, steps, wanted)
         seconds = draft.warm_up * alone + (len(steps) - draft.warm_up) * finished.step_seconds
         tried.append((seconds, error, draft))

@@ -68,8 +68,8 @@ def _require_batch(program: Program) -> None:
         )
     for node in WrittenMemory(program.graph_module).outside():
         raise PlanError(
-            f"the program writes to {str(node.target)!r}, which each part of the batch would do; leave micro-batches and "
-            "the split of guidance out"
+            f"the program writes to {str(node.target)!r}, which each part of the batch would do; leave micro-batches "
+            "and the split of guidance out"
         )
     symbols = {
         str(size.node.expr)

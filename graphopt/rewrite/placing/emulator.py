@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from graphopt.assembly import named_attributes
+from graphopt.errors import PlanError
 from graphopt.input_check import flat_like, template_of
 from graphopt.program import Program
 from graphopt.rewrite.placing.placed import Placed, Roles, site_of
@@ -54,6 +55,9 @@ class Emulator:
 
         Returns:
             What the program returns.
+
+        Raises:
+            PlanError: a late value is read of which no step before has kept any.
         """
         return self.run_flat(phase, flat_inputs(self._runs[phase].program, args, kwargs))
 
@@ -146,6 +150,11 @@ class _State:
 
 def _late(delay: Delay, kept: Kept) -> Tensor:
     history = kept[delay.value, delay.device]
+    if len(history) < delay.steps:
+        raise PlanError(
+            f"nothing is kept of {delay.value} {delay.steps} steps ago, which {delay.name} reads on device "
+            f"{delay.device}; run a synchronous step first"
+        )
     earlier = history[-delay.steps - 1] if len(history) > delay.steps else None
     return extrapolated(history[-delay.steps], earlier, delay.extrapolate)
 

@@ -26,9 +26,10 @@ class WrittenMemory:
             return
         aliases = Aliases(graph_module)
         nodes = graph_module.graph.nodes
-        self.holders = list({frozenset(aliases.holders(node)): None for node in nodes if aliases.is_written(node)})
+        families = {tuple(aliases.holders(node)): None for node in nodes if aliases.is_written(node)}
+        self.holders = [part for family in families for part in _connected(family)]
         for family in self.holders:
-            writers = [node for node in nodes if not family.isdisjoint(written(graph_module, node))]
+            writers = [one for one in nodes if not family.isdisjoint(written(graph_module, one))]
             last = max((aliases.order[node] for node in writers), default=-1)
             touching = (node for node in nodes if node in family or not family.isdisjoint(node.all_input_nodes))
             self.stretches.append(
@@ -44,3 +45,12 @@ class WrittenMemory:
         for node in self.held():
             if node.op in ("placeholder", "get_attr"):
                 yield node
+
+
+def _connected(family: tuple[fx.Node, ...]) -> list[frozenset[fx.Node]]:
+    """Part nodes whose example values share memory by what is made of what: copies of a node share it by name alone."""
+    parts: dict[fx.Node, set[fx.Node]] = {}
+    for node in family:
+        whole = {node}.union(*(parts[operand] for operand in node.all_input_nodes if operand in parts))
+        parts.update(dict.fromkeys(whole, whole))
+    return [frozenset(part) for part in {id(part): part for part in parts.values()}.values()]

@@ -67,7 +67,8 @@ def completed(program: Program, assignment: Sequence[Sequence[str]]) -> tuple[tu
     """Give every value of a program a device.
 
     Nodes of another name than those of the assignment are computed where their last operand is, else on all devices
-    that read them; what picks a result of an operator is computed with it.
+    that read them; what picks a result of an operator is computed with it, and what is between the first and the last
+    use of memory that is written to in place where it is written last.
 
     Args:
         program: the program.
@@ -86,7 +87,8 @@ def completed(program: Program, assignment: Sequence[Sequence[str]]) -> tuple[tu
             readers = (devices.get(user.name, frozenset()) for user in node.users)
             devices[node.name] = frozenset().union(*readers) or frozenset({0})
     for stretch in WrittenMemory(program.graph_module).stretches:
-        devices.update({node.name: devices[stretch[-1].name] for node in stretch if node not in roles.free})
+        between = values[values.index(stretch[0]) : values.index(stretch[-1]) + 1]
+        devices.update({node.name: frozenset({min(devices[stretch[-1].name])}) for node in between})
     return tuple(
         tuple(node.name for node in values if device in devices[node.name]) for device in range(len(assignment))
     )

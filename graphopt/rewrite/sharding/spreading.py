@@ -63,7 +63,7 @@ class Spreader:
         self.written = frozenset(node for node in self.nodes if aliases.is_written(node))
         self.shared_memory = [aliases.holders(node) for node in self.nodes if node in self.written]
         self.weights = frozenset(node for node in self.free if isinstance(value_of(node), Tensor))
-        self.macs = {node: _macs(node) for node in self.nodes if isinstance(node.target, torch._ops.OpOverload)}
+        self.macs = {node: _macs(node) for node in self.nodes if node not in self.free and is_operator(node)}
         self._before_work = self._ahead_of_work()
         self._answers: dict[tuple[fx.Node, frozenset[tuple[fx.Node, Layout]]], Recipe] = {}
 
@@ -156,7 +156,7 @@ class Spreader:
         return self._answers[key]
 
     def _answer(self, node: fx.Node, layouts: Mapping[fx.Node, Layout]) -> Recipe:
-        if not isinstance(node.target, torch._ops.OpOverload):
+        if not is_operator(node):
             return Recipe(reason="an operator that calls graphs")
         question = Question(node, layouts, self.parts, self.weights, self._scope, self._displaced)
         answer = ANSWERS.get(packet_of(node))
@@ -173,6 +173,11 @@ def _picked(node: fx.Node, held: Mapping[fx.Node, Given]) -> Recipe:
     if isinstance(given, Layout) or given is None or not isinstance(index, int):
         return WHOLE
     return Recipe(given[index])
+
+
+def is_operator(node: fx.Node) -> bool:
+    """Tell whether a node calls a plain operator."""
+    return isinstance(node.target, torch._ops.OpOverload)
 
 
 def _macs(node: fx.Node) -> int:

@@ -53,6 +53,7 @@ class Crew:
         self._lock = threading.Lock()
         self._orders: deque[tuple[Work, Tensor, int]] = deque()
         self._told = time.monotonic()
+        self._in_step = False
         self._channels: Channels | None = None
         self._failure: GraphoptError | None = None
         own = Board(replace(meeting, hosted=True))  # the watch has a connection of its own
@@ -106,9 +107,12 @@ class Crew:
             GraphoptError: a process failed, here or elsewhere; the run is over.
         """
         with self._failing(), torch.no_grad():
+            self._in_step = True
             if self.drives:
                 self._tell(self._code.step(order))
-            return self._machine.run(order, given)
+            outputs = self._machine.run(order, given)
+            self._in_step = False
+            return outputs
 
     def serve(self) -> None:
         """Run steps as the sampler's device tells, until it closes.
@@ -198,8 +202,11 @@ class Crew:
         return self._code.read(numbers)
 
     def _keep_alive(self) -> None:
-        """Tell the others that this device is there, while it has nothing to do for them."""
-        if time.monotonic() - self._told < self.meeting.timeout_seconds / 4 or self._channels is None:
+        """Tell the others that this device is there while the sampling loop does something else.
+
+        Not so within a step: one that never ends is to be noticed.
+        """
+        if self._in_step or time.monotonic() - self._told < self.meeting.timeout_seconds / 4 or self._channels is None:
             return
         try:
             self._tell(self._code.plain(Command.IDLE))

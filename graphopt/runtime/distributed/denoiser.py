@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,11 +12,9 @@ from torch import nn
 
 from graphopt.calling import Calling
 from graphopt.errors import GraphoptError
-from graphopt.pass_manager import Pipeline
 from graphopt.runtime.distributed.driver import Driver
-from graphopt.runtime.preparation import Preparation
 from graphopt.runtime.session import CacheSession, Decision
-from graphopt.runtime.stand_in import CachedDenoiser
+from graphopt.runtime.stand_in import OWN, CachedDenoiser
 from graphopt.runtime.steps import StepFinder
 
 
@@ -42,7 +41,6 @@ class DistributedSession:
         """
         self._steps = steps
         self._seen.clear()
-        self.decisions.clear()
 
     def run(self, step: int, branch: str, named: bool, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run a step.
@@ -89,9 +87,15 @@ class DistributedDenoiser(CachedDenoiser):
     """
 
     def __init__(self, model: nn.Module, session: DistributedSession, scheduler: Callable[[], Any]) -> None:
-        bare = weightless(model)
-        super().__init__(bare, Preparation(bare, Pipeline(()), None), scheduler)
+        nn.Module.__init__(self)  # not the base's own: there are no passes to prepare
         own = vars(self)
+        for name in OWN:
+            del own[name]
+        own["__module__"] = type(model).__module__
+        own["uncached"] = weightless(model)
+        own["_finder"] = StepFinder(scheduler)
+        own["_named"] = None
+        own["_signature"] = inspect.signature(model.forward)
         own["_session"] = session
         own["_home"] = _home(model)
 
@@ -136,6 +140,7 @@ class DistributedDenoiser(CachedDenoiser):
         finder: StepFinder = self._finder
         moment = finder.locate(self._timestep(args, kwargs), branch=branch, index=index)
         if moment.starts:
+            self._session.decisions.clear()
             timesteps = finder.timesteps()
             self._session.reset(None if timesteps is None else len(timesteps))
         args, kwargs = self._with_tensor_timestep(args, kwargs)

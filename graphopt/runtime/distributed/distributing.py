@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -104,18 +105,26 @@ def distribute(
         return program
 
     crew = Crew(meeting, load)
-    stand_in: nn.Module | None = None
-    driver: Driver | None = None
-    if crew.drives:
-        driver = Driver(crew, examples={key: value for key, value in examples.items() if isinstance(value, Tensor)})
-        session = DistributedSession(driver, calling_of(crew.program.partition))
-        given = scheduler
-        stand_in = DistributedDenoiser(
-            model, session, lambda: getattr(pipe_or_model, "scheduler", None) if given is None and name else given
-        )
+    try:
+        run = _taken_over(crew, model, examples, lambda: _scheduler(pipe_or_model) if scheduler is None else scheduler)
+    except Exception as error:
+        crew.abandon(error)
+        raise
     if name:
-        object.__setattr__(pipe_or_model, name, weightless(model) if stand_in is None else stand_in)
-    return Distributed(crew, driver, stand_in)
+        object.__setattr__(pipe_or_model, name, run.model if run.drives else weightless(model))
+    return run
+
+
+def _taken_over(crew: Crew, model: nn.Module, examples: Mapping[str, Any], scheduler: Callable[[], Any]) -> Distributed:
+    if not crew.drives:
+        return Distributed(crew)
+    driver = Driver(crew, examples={key: value for key, value in examples.items() if isinstance(value, Tensor)})
+    session = DistributedSession(driver, calling_of(crew.program.partition))
+    return Distributed(crew, driver, DistributedDenoiser(model, session, scheduler))
+
+
+def _scheduler(pipe_or_model: Any) -> Any:
+    return None if isinstance(pipe_or_model, nn.Module) else getattr(pipe_or_model, "scheduler", None)
 
 
 def serve(

@@ -54,10 +54,9 @@ def test_the_second_module_sees_this_timestep_and_the_sample_before() -> None:
     assert _all_equal(_predictions(COMPONENTS), [_fresh(0), _fresh(1), *late])
 
 
-def test_a_shifted_timestep_belongs_to_the_sample_before() -> None:
-    hidden = [FIRST(SAMPLES[step - 1], TIMES[max(step - 2, WARM_UP - 1)]) for step in range(WARM_UP, len(TIMES))]
-    hidden[0] = FIRST(SAMPLES[WARM_UP - 1], TIMES[WARM_UP - 1])
-    late = [SECOND(one, TIMES[WARM_UP - 1 + number]) for number, one in enumerate(hidden)]
+def test_a_shifted_timestep_is_that_of_the_step_before() -> None:
+    seen = [TIMES[step] if step < WARM_UP else TIMES[step - 1] for step in range(len(TIMES))]
+    late = [SECOND(FIRST(SAMPLES[step - 1], seen[step - 1]), seen[step]) for step in range(WARM_UP, len(TIMES))]
     assert _all_equal(_predictions(COMPONENTS, time_shift=True), [_fresh(0), _fresh(1), *late])
 
 

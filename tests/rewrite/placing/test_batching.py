@@ -5,7 +5,7 @@ from functools import cache
 import pytest
 import torch
 from rewrite.placing.networks import WIDTH, Chain, Mean, Sizes, State, Static, Tied, Timed, Tokens, example
-from rewrite.placing.placements import in_a_row, leaves_of, run_segments
+from rewrite.placing.placements import in_a_row, leaves_of, run_segments, values_of
 from torch import Tensor, nn
 
 import graphopt
@@ -89,8 +89,7 @@ def test_guidance_halves_are_on_devices_of_their_own() -> None:
 def test_the_program_s_names_are_kept() -> None:
     whole = program(Sizes)
     names = {node.name for node in halves(whole, 3).program.graph_module.graph.nodes}
-    computed = {node.name for node in whole.graph_module.graph.find_nodes(op="call_function", target=None)}
-    assert computed <= names
+    assert set(values_of(whole)) <= names
 
 
 def test_the_dimension_of_the_batch() -> None:
@@ -100,7 +99,7 @@ def test_the_dimension_of_the_batch() -> None:
 
 
 def test_a_static_batch_is_refused() -> None:
-    with pytest.raises(PlanError, match=r"batch of the program is static .* capture the model with a batch"):
+    with pytest.raises(PlanError, match=r"batch of the program is static.* capture the model with a batch"):
         halves(program(Static))
 
 
@@ -116,7 +115,7 @@ def test_other_sizes_that_change_are_refused() -> None:
 
 
 def test_state_that_is_written_to_is_refused() -> None:
-    with pytest.raises(PlanError, match="writes to its tensor count"):
+    with pytest.raises(PlanError, match="writes to 'count'"):
         halves(program(State))
 
 

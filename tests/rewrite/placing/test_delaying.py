@@ -39,9 +39,7 @@ def ahead(kept: list[Tensor], b: float, steps: int = 1) -> Tensor:
 
 def play(placed: Placed, warm_up: int, inputs: list[Tensor]) -> list[Tensor]:
     emulator = Emulator({SYNC: placed, STEADY: placed})
-    return [
-        leaves_of(emulator.run(SYNC if step < warm_up else STEADY, (x,), {}))[0] for step, x in enumerate(inputs)
-    ]
+    return [leaves_of(emulator.run(SYNC if step < warm_up else STEADY, (x,), {}))[0] for step, x in enumerate(inputs)]
 
 
 @pytest.mark.parametrize("b", [0.0, 0.5, 1.0])

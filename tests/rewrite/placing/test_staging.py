@@ -13,18 +13,23 @@ from rewrite.placing.networks import (
     Chain,
     Several,
     Sizes,
+    State,
     Static,
     Tied,
     Timed,
     Tokens,
+    Written,
+    WrittenTwice,
     example,
     several_inputs,
 )
 from rewrite.placing.placements import at_random, in_a_row, leaves_of, run_segments, same, values_of
+from torch import Tensor, nn
 
 import graphopt
 from graphopt.errors import PlanError
 from graphopt.program import Program
+from graphopt.rewrite.placing.segments import cut
 from graphopt.rewrite.placing.staging import completed, stage
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -153,3 +158,71 @@ def test_completing_part_of_an_assignment_never_fails(known: set[int], seed: int
     found = completed(whole, assigned)
     assert all(set(before) <= set(after) for before, after in zip(assigned, found, strict=True))
     assert same(run_segments(stage(whole, found), args)[1], leaves_of(whole(*args)))
+
+
+@pytest.mark.parametrize("model", [Written, WrittenTwice])
+@pytest.mark.parametrize("seed", range(12))
+def test_what_shares_written_memory_is_brought_together(model: type[nn.Module], seed: int) -> None:
+    torch.manual_seed(0)
+    whole = graphopt.capture(model().eval(), (example(2, WIDTH),))
+    expected = leaves_of(whole(example(2, WIDTH)))
+    placed = stage(whole, completed(whole, at_random(whole, 3, seed)))
+    assert same(leaves_of(placed.program(example(2, WIDTH))), expected)
+    assert same(run_segments(placed, (example(2, WIDTH),))[1], expected)
+
+
+def test_written_memory_on_two_devices_is_refused() -> None:
+    torch.manual_seed(0)
+    whole = graphopt.capture(Written().eval(), (example(2, WIDTH),))
+    names = values_of(whole)
+    with pytest.raises(PlanError, match=r"is written to in place and shared by the devices \[0, 1\]"):
+        stage(whole, [[name for name in names if name != "copy_"], ["copy_"]])
+
+
+def test_writers_that_wait_for_each_other_are_refused() -> None:
+    """Between two writes on one device another one computes from the first what the second needs."""
+
+    class Waiting(WrittenTwice):
+        def forward(self, x: Tensor) -> Tensor:
+            first, second, third = self.maps
+            hidden = first(x)
+            row = hidden[:, :2]
+            row.mul_(second(hidden.clone())[:, :2])
+            return third(hidden)
+
+    whole = graphopt.capture(Waiting().eval(), (example(2, WIDTH),))
+    away = [name for name in values_of(whole) if name == "linear_1"]
+    with pytest.raises(PlanError, match="wait for each other over other devices"):
+        cut({"sync": stage(whole, [[name for name in values_of(whole) if name not in away], away])})
+
+
+def test_a_size_among_the_outputs_is_refused() -> None:
+    class Sized(Chain):
+        def forward(self, x: Tensor) -> tuple[Tensor, int]:
+            return super().forward(x), x.shape[0]
+
+    whole = graphopt.capture(Sized().eval(), (example(2, WIDTH),))
+    with pytest.raises(PlanError, match="is no tensor; let the model return tensors alone"):
+        stage(whole, in_a_row(whole, 2))
+
+
+@pytest.mark.parametrize("away", [["linear"], ["add", "linear_1"], ["add_"]])
+def test_state_is_written_to_where_it_is(away: list[str]) -> None:
+    torch.manual_seed(0)
+    whole = graphopt.capture(State().eval(), (example(2, WIDTH),))
+    placed = stage(whole, [away, [name for name in values_of(whole) if name not in away]])
+    placed.program.parameters["count"].zero_()
+    expected = leaves_of(placed.program(example(2, WIDTH)))
+    placed.program.parameters["count"].zero_()
+    assert same(run_segments(placed, (example(2, WIDTH),))[1], expected)
+
+
+def test_state_that_two_devices_hold_is_refused() -> None:
+    class Read(State):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x * self.count)
+
+    whole = graphopt.capture(Read().eval(), (example(2, WIDTH),))
+    names = values_of(whole)
+    with pytest.raises(PlanError, match=r"is written to in place and shared by the devices \[0, 1\]"):
+        stage(whole, [names[:1], names[1:]])

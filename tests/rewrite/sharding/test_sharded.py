@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 import torch
 from rewrite.sharding.programs import captured, error, run
@@ -14,7 +16,7 @@ from graphopt.program import Program
 from graphopt.rewrite.placing.emulator import Emulator
 from graphopt.rewrite.sharding.axes import Axis, read_axes
 from graphopt.rewrite.sharding.question import DualScope
-from graphopt.rewrite.sharding.sharded import Sharded, shard
+from graphopt.rewrite.sharding.sharded import shard
 
 ROUNDING = 2e-6
 
@@ -65,10 +67,6 @@ def _zoo(library: str, name: str) -> Program:
     return graphopt.capture(model, args, kwargs)
 
 
-def _macs_of_parts(sharded: Sharded, parts: int) -> list[int]:
-    return [sum(site.copy == part for site in sharded.placed.sites.values()) for part in range(parts)]
-
-
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("parts", [2, 3])
 def test_an_encoder_with_a_class_token(parts: int, causal: bool) -> None:
@@ -78,7 +76,10 @@ def test_an_encoder_with_a_class_token(parts: int, causal: bool) -> None:
     assert sharded.share == 1.0
     assert [reason for _, reason in sharded.gathered] == ["it is summed over"]
     assert error(run(sharded.placed.program), run(program)) < ROUNDING
-    assert {(site.device, site.copy) for site in sharded.placed.sites.values()} == {(n, n) for n in range(parts)}
+    sites = {(site.device, site.copy) for site in sharded.placed.sites.values()}
+    assert sites == {(part, part) for part in range(parts)} | {
+        (0, part) for part in range(parts)
+    }  # inputs are cut at 0
 
 
 def test_other_batches_run() -> None:
@@ -97,10 +98,13 @@ def test_the_sampler_gets_the_result() -> None:
 
 TRANSFORMERS = [
     ("diffusers", "dit", 0.9),
-    ("diffusers", "pixart", 0.95),
-    ("diffusers", "sd3", 0.9),
     ("diffusers", "flux", 0.95),
-    ("timm", "beit_base_patch16_224", 0.99),
+    pytest.param("diffusers", "sd3", 0.9, marks=pytest.mark.slow),
+    pytest.param("diffusers", "pixart", 0.95, marks=pytest.mark.slow),
+    pytest.param("timm", "beit_base_patch16_224", 0.99, marks=pytest.mark.slow),
+    pytest.param("timm", "eva02_base_patch16_clip_224", 0.95, marks=pytest.mark.slow),
+    pytest.param("transformers", "bert", 0.9, marks=pytest.mark.slow),
+    pytest.param("transformers", "llama", 0.9, marks=pytest.mark.slow),
 ]
 
 
@@ -109,7 +113,6 @@ def test_transformers_divide_most_of_their_work(library: str, name: str, least: 
     program = _zoo(library, name)
     sharded = shard(program, 2)
     assert sharded.share > least
-    assert sharded.gathered == ()
     assert error(run(sharded.placed.program), run(program)) < ROUNDING
 
 
@@ -172,12 +175,12 @@ def test_a_scope_reads_less_and_changes_the_result() -> None:
     program = _video()
     whole, scoped = (shard(program, 3, axis="x:2", scope=scope).placed for scope in (None, DualScope(1, 3)))
 
-    def keys(nodes: torch.fx.graph.node_list) -> list[int]:
+    def keys(nodes: Iterable[torch.fx.Node]) -> list[int]:
         target = torch.ops.aten.scaled_dot_product_attention.default
         return [node.args[1].meta["val"].shape[-2] for node in nodes if node.target is target]
 
     assert keys(whole.program.graph_module.graph.nodes) == [9, 9, 9]
-    assert keys(scoped.program.graph_module.graph.nodes) == [5, 5, 5]
+    assert keys(scoped.program.graph_module.graph.nodes) == [5, 6, 6]  # 0 to 3 and 6; 0 and 2 to 6; 0, 3 and 5 to 8
     assert error(run(scoped.program), run(program)) > 1e-3
 
 

@@ -31,7 +31,6 @@ COMMON = (
     "aten.gather.default",
     "aten.mean.dim",
     "aten.pixel_shuffle.default",
-    "aten.lstm.input",
 )
 
 
@@ -61,7 +60,7 @@ def _sweep(name: str) -> int:
 
 @pytest.mark.parametrize("name", [name for name in COMMON if name in TABLE])
 def test_parts_of_common_operators(name: str) -> None:
-    assert _sweep(name) or name in {"aten.lstm.input"}
+    assert _sweep(name)
 
 
 @pytest.mark.slow
