@@ -12,12 +12,11 @@ from graphopt.calling import Calling
 from graphopt.cli.saved import load_saved
 from graphopt.cli.screen import Screen
 from graphopt.pass_manager import Result
-from graphopt.rewrite.placing.emulator import Emulator
-from graphopt.rewrite.placing.layouts import placed_stages
-from graphopt.runtime.distributed.example_run import compare, play
+from graphopt.runtime.distributed.example_run import compare, example_timesteps, play
 from graphopt.runtime.distributed.saved import calling_of, partition_of
-from graphopt.runtime.distributed.shifting import TimeShift
 from graphopt.runtime.distributed.worker import Finished, example_inputs
+from graphopt.runtime.emulation import Emulation
+from graphopt.runtime.session import CacheSession
 
 Call = Callable[..., Any]
 
@@ -25,7 +24,7 @@ Call = Callable[..., Any]
 def check_run(
     folder: Path, finished: Finished, model: str | None, screen: Screen, threads: int
 ) -> dict[str, bool | float]:
-    """Compare a run with the original program on one device, and with the emulator.
+    """Compare a run with one device, which plays the same schedule where there is one, and with the emulator.
 
     Args:
         folder: The saved result.
@@ -48,9 +47,10 @@ def check_run(
     torch.set_num_threads(threads)
     try:
         screen.step("computing on one device")
-        single = play(_Flat(result.program, calling, given), given, steps).tensors
+        alone = result.program if result.schedule is None else CacheSession(result)
+        single = play(_Flat(alone, calling, given), given, steps).tensors
         screen.step("computing in the emulator")
-        emulated = play(_Emulated(result, calling, given), given, steps).tensors
+        emulated = play(_Emulated(result, calling, given, steps), given, steps).tensors
     finally:
         torch.set_num_threads(before)
     bit_equal, error = compare(finished.tensors, single)
@@ -78,18 +78,10 @@ class _Flat:
 class _Emulated(_Flat):
     """A partition in one process."""
 
-    def __init__(self, result: Result, calling: Calling, given: Mapping[str, Any]) -> None:
-        super().__init__(result.program, calling, given)
-        self._partition = partition_of(result.plan, "the result")
-        self._emulator = Emulator(placed_stages(result.programs, self._partition))
-        self._shift = TimeShift(self._partition)
-        self._step = 0
-
-    def __call__(self, now: Mapping[str, Tensor]) -> list[Tensor]:
-        phase = self._partition.phase_of(self._step)
-        args, kwargs = self._arguments(self._shift.shifted(now, phase))
-        self._step += 1
-        return _tensors(self._emulator.run(phase, args, kwargs))
+    def __init__(self, result: Result, calling: Calling, given: Mapping[str, Any], steps: int) -> None:
+        emulation = Emulation(result)
+        emulation.reset(steps=steps, timesteps=example_timesteps(emulation.partition, given, steps))
+        super().__init__(emulation, calling, given)
 
 
 def _tensors(output: Any) -> list[Tensor]:

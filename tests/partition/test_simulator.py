@@ -15,6 +15,7 @@ from graphopt.stages import REPLAY, STEADY, SYNC, Delay, Edge, Partition, Phase,
 
 FREE = Link(0.0, float("inf"))
 NO_COST = Machinery(LinkTable(FREE))
+SEEDS, DEVICES, SEGMENTS = st.integers(0, 10**6), st.sampled_from((3, 2, 4, 1)), st.sampled_from((6, 9, 4, 2, 1))
 
 
 def period(simulation, steps: int = 60) -> float:
@@ -119,17 +120,19 @@ def test_a_step_that_replays_computes_nothing() -> None:
 # ---------------------------------------------------------------------- any partition
 
 
+@pytest.mark.parametrize("late", [False, True])
 @settings(deadline=None)
-@given(st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 9), st.integers(0, 6), st.booleans())
-def test_times_are_those_of_the_recurrence(seed, devices, segments, steps, late) -> None:
+@given(SEEDS, DEVICES, SEGMENTS, st.integers(1, 7))
+def test_times_are_those_of_the_recurrence(late, seed, devices, segments, steps) -> None:
     made = network(random.Random(seed), devices, segments, late=late)
     found = simulate(made.partition, made.seconds, steps, Machinery(made.links, made.speeds), orders=False)
     assert found.step_ends == pytest.approx([Recurrence(made, steps).over(step) for step in range(steps)])
 
 
+@pytest.mark.parametrize("late", [False, True])
 @settings(deadline=None)
-@given(st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 9), st.integers(0, 6), st.booleans())
-def test_bytes_are_those_of_the_edges(seed, devices, segments, steps, late) -> None:
+@given(SEEDS, DEVICES, SEGMENTS, st.integers(1, 7))
+def test_bytes_are_those_of_the_edges(late, seed, devices, segments, steps) -> None:
     made = network(random.Random(seed), devices, segments, late=late)
     wanted: Counter = Counter()
     for step in range(steps):
@@ -142,9 +145,10 @@ def test_bytes_are_those_of_the_edges(seed, devices, segments, steps, late) -> N
     assert sum(found.link_bytes.values()) == found.size_bytes == sum(wanted.values())
 
 
+@pytest.mark.parametrize("late", [False, True])
 @settings(deadline=None)
-@given(st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 9), st.booleans(), st.floats(1.0, 2.0))
-def test_no_device_and_no_link_does_two_things_at_once(seed, devices, segments, late, slowdown) -> None:
+@given(SEEDS, DEVICES, SEGMENTS, st.floats(1.0, 2.0))
+def test_no_device_and_no_link_does_two_things_at_once(late, seed, devices, segments, slowdown) -> None:
     made = network(random.Random(seed), devices, segments, late=late)
     found = simulate(made.partition, made.seconds, 5, Machinery(made.links, made.speeds, slowdown))
     for device in range(devices):
@@ -184,6 +188,12 @@ def test_what_an_extrapolation_reads_is_kept_a_step_longer() -> None:
     both, _ = chain([1.0, 1.0], late=True, warm_up=3, size=100, extrapolate=0.5)
     peaks = [simulate(one, seconds, 9, NO_COST).peak_bytes[1] for one in (plain, both)]
     assert peaks[1] - peaks[0] == 100
+
+
+def test_an_extrapolation_waits_for_the_latest_value_too() -> None:
+    partition, seconds = chain([4.0, 1.0], late=True, warm_up=3, extrapolate=0.5)
+    place = Machinery(LinkTable(Link(2.0, float("inf"))))
+    assert period(simulate(partition, seconds, 140, place, orders=False)) == pytest.approx((4 + 2 + 1 + 2) / 2)
 
 
 # ---------------------------------------------------------------------- what is refused

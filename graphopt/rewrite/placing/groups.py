@@ -12,7 +12,7 @@ from graphopt.cost import integer_shape
 from graphopt.errors import PlanError
 from graphopt.macs import node_macs, tensor_operands
 from graphopt.rewrite.placing.memory import WrittenMemory
-from graphopt.rewrite.placing.placed import Placed, Roles, output_nodes, site_of
+from graphopt.rewrite.placing.placed import Placed, Roles, is_tensor, output_nodes, site_of
 from graphopt.stages import Delay, Site
 from graphopt.values import value_of
 
@@ -210,6 +210,9 @@ def _parted(phased: Phased, home: dict[fx.Node, Group]) -> dict[fx.Node, Group]:
         for node in reversed(phased.computed):
             if node in needed:
                 needed.update(operand for operand in phased.operands(node) if home.get(operand) is home[node])
+    for node in phased.computed:  # what picks a result of an operator stays with it
+        if any(operand in needed and not is_tensor(operand) for operand in phased.operands(node)):
+            needed.add(node)
     sending = {id(home[node]) for node in sent}
     parts: dict[tuple[int, bool], Group] = {}
     result = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -31,15 +31,22 @@ class DistributedSession:
         self._driver = driver
         self._calling = calling
         self._steps: int | None = None
+        self._timesteps: Sequence[float] | None = None
         self._seen: dict[str, int] = {}
 
-    def reset(self, steps: int | None = None) -> None:
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether steps are computed at the timestep of the next one, whose value is then read from the device."""
+        return self._driver.crew.program.partition.stride > 1
+
+    def reset(self, steps: int | None = None, timesteps: Sequence[float] | None = None) -> None:
         """Start a generation.
 
         Args:
             steps: number of its steps, where known.
+            timesteps: timestep of every step, where known and asked for.
         """
-        self._steps = steps
+        self._steps, self._timesteps = steps, timesteps
         self._seen.clear()
 
     def run(self, step: int, branch: str, named: bool, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -67,7 +74,8 @@ class DistributedSession:
                 "cache_context(name), or take a sampler that calls the model once a step"
             )
         if last is None or step != last + 1:
-            self._driver.begin(branch, None if self._steps is None else self._steps - step)
+            later = None if self._timesteps is None else self._timesteps[step:]
+            self._driver.begin(branch, None if self._steps is None else self._steps - step, timesteps=later)
         outputs = self._driver.step(self._calling.named(args, kwargs), branch)
         self._seen[branch] = step
         self.decisions.append(Decision(step, branch, self._driver.phase(branch), "by the partition"))
@@ -142,7 +150,8 @@ class DistributedDenoiser(CachedDenoiser):
         if moment.starts:
             self._session.decisions.clear()
             timesteps = finder.timesteps()
-            self._session.reset(None if timesteps is None else len(timesteps))
+            values = timesteps.tolist() if timesteps is not None and self._session.looks_ahead else None
+            self._session.reset(None if timesteps is None else len(timesteps), values)
         args, kwargs = self._with_tensor_timestep(args, kwargs)
         return self._session.run(moment.step, moment.branch, branch is not None, args, kwargs)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -13,11 +14,12 @@ from torch import Tensor
 from graphopt.errors import GraphoptError
 from graphopt.example_inputs import ExampleInputs
 from graphopt.partition.sending import input_names, steps_ahead
+from graphopt.rewrite.placing.striding import NEXT
 from graphopt.runtime.distributed.crew import Crew
 from graphopt.runtime.distributed.machine import StepOrder
 from graphopt.runtime.distributed.messages import fits, input_mark, is_same_input
 from graphopt.runtime.distributed.post import LANES
-from graphopt.runtime.distributed.shifting import TimeShift
+from graphopt.runtime.distributed.step_inputs import StepInputs
 from graphopt.stages import Partition
 
 Shapes = tuple[tuple[str, tuple[int, ...], torch.dtype], ...]
@@ -29,7 +31,7 @@ class _Play:
 
     lane: int
     generation: int
-    shift: TimeShift
+    inputs: StepInputs
     step: int = 0
     steps: int | None = None
     marks: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
@@ -42,7 +44,6 @@ class Driver:
         crew: this process of the run; it is the sampler's.
         examples: example inputs by name, which the inputs of a step must be like but for the batch; without them only
             what is sent is checked, and the batch is that of the plan.
-        phase_of: gives the phase of a step; what the partition says by default.
 
     Raises:
         GraphoptError: this process is not the sampler's.
@@ -53,7 +54,6 @@ class Driver:
         crew: Crew,
         *,
         examples: Mapping[str, Tensor] | None = None,
-        phase_of: Callable[[int], str] | None = None,
     ) -> None:
         if not crew.drives:
             raise GraphoptError(
@@ -62,7 +62,6 @@ class Driver:
         self.crew = crew
         self._wanted = _wanted(crew.program.partition, input_names(crew.program.partition), examples or {})
         self._rows = ExampleInputs(tuple((examples or {}).values()), {}).batch_size()
-        self._phase_of = phase_of or crew.program.partition.phase_of
         self._inputs = input_names(crew.program.partition)
         self._plays: dict[str, _Play] = {}
         self._shapes: dict[Shapes, int] = {}
@@ -85,12 +84,13 @@ class Driver:
         """End the run on all devices."""
         self.crew.close()
 
-    def begin(self, branch: str = "", steps: int | None = None) -> None:
+    def begin(self, branch: str = "", steps: int | None = None, *, timesteps: Sequence[float] | None = None) -> None:
         """Start a generation: nothing of earlier ones is read any more.
 
         Args:
             branch: name of the guidance branch; each has a history of its own.
             steps: number of its steps; where it is known, what nobody would read is not sent.
+            timesteps: timestep of every step, where known; a stride of 2 asks for them.
 
         Raises:
             GraphoptError: the number is no positive one, or there are more branches than a run has lanes.
@@ -100,12 +100,14 @@ class Driver:
         if branch not in self._plays and len(self._plays) >= LANES:
             raise GraphoptError(f"found a branch more than {LANES}; start the run again for other branches")
         lane = self._plays[branch].lane if branch in self._plays else len(self._plays)
-        self._plays[branch] = _Play(lane, self._generations, TimeShift(self.crew.program.partition), steps=steps)
+        inputs = StepInputs(self.crew.program.partition, timesteps)
+        self._plays[branch] = _Play(lane, self._generations, inputs, steps=steps)
         self._generations += 1
 
     def phase(self, branch: str = "") -> str:
         """Name of the phase of the last step of a branch."""
-        return self._phase_of(max(self._plays[branch].step - 1, 0))
+        play = self._plays[branch]
+        return self.crew.program.phase_of(max(play.step - 1, 0), play.steps)
 
     def step(self, given: Mapping[str, Tensor], branch: str = "") -> tuple[Tensor, ...]:
         """Run the next step of a generation on all devices.
@@ -126,27 +128,29 @@ class Driver:
         if play.steps is not None and play.step >= play.steps:
             raise GraphoptError(f"found step {play.step + 1} of {play.steps}; begin a generation of the right length")
         batch = self._require_inputs(given)
-        given = play.shift.shifted(given, self._phase_of(play.step))
-        changed = {name for name in self._inputs if not is_same_input(given[name], play.marks.get(name))}
+        given = play.inputs.of_step(given, self.crew.program.phase_of(play.step, play.steps), play.step)
+        sent = [name for name in self._inputs if name in given]
+        changed = {name for name in sent if not is_same_input(given[name], play.marks.get(name))}
         order = self._order(play, given, batch, frozenset(changed))
         outputs = self.crew.run(order, given)
-        play.marks = {name: input_mark(given[name]) for name in self._inputs}
+        play.marks = {name: input_mark(given[name]) for name in sent}
         play.step += 1
         return outputs
 
     def _order(
         self, play: _Play, given: Mapping[str, Tensor], batch: tuple[int, int], changed: frozenset[str]
     ) -> StepOrder:
-        partition = self.crew.program.partition
+        partition, program = self.crew.program.partition, self.crew.program
+        phase_of = partial(program.phase_of, steps=play.steps)
         shapes = tuple((name, tuple(value.shape), value.dtype) for name, value in sorted(given.items()))
         known = play.steps is not None and play.step + 1 < play.steps
         return StepOrder(
             lane=play.lane,
             generation=play.generation,
             step=play.step,
-            phase=self._phase_of(play.step),
-            next_phase=self._phase_of(play.step + 1) if known else None,
-            ahead=steps_ahead(partition, play.step, play.steps, self._phase_of),
+            phase=phase_of(play.step),
+            next_phase=phase_of(play.step + 1) if known else None,
+            ahead=steps_ahead(partition, play.step, play.steps, phase_of),
             shapes=self._shapes.setdefault(shapes, len(self._shapes)),
             batch=batch,
             changed=changed,
@@ -184,6 +188,7 @@ def _wanted(
 ) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Type and sizes of the inputs that are sent, and of all others that there are examples of."""
     edges = {edge.value: edge for edge in partition.edges()}
-    sent = {name: (edges[name].dtype, edges[name].shape) for name in names}
+    own = NEXT.format(partition.timestep)
+    sent = {name: (edges[name].dtype, edges[name].shape) for name in names if name != own}
     others = {name: (str(one.dtype).removeprefix("torch."), tuple(one.shape)) for name, one in examples.items()}
     return others | sent

@@ -69,9 +69,15 @@ def play(step: Callable[[Mapping[str, Tensor]], Sequence[Tensor]], given: Mappin
     return ExampleRun(tuple(outputs), None if sample is None else now[sample], tuple(seconds))
 
 
+def example_timesteps(partition: Partition, given: Mapping[str, Any], steps: int) -> list[float] | None:
+    """The timestep of every step of the loop, which is the same at all; None where the program takes none."""
+    timestep = given.get(partition.timestep or "")
+    return [float(timestep.flatten()[0])] * steps if isinstance(timestep, Tensor) else None
+
+
 def play_distributed(driver: Driver, given: Mapping[str, Any], steps: int) -> ExampleRun:
     """Run the loop on all devices."""
-    driver.begin(steps=steps)
+    driver.begin(steps=steps, timesteps=example_timesteps(driver.crew.program.partition, given, steps))
     return play(driver.step, given, steps)
 
 

@@ -9,8 +9,9 @@ from typing import Protocol
 from torch import Tensor
 
 from graphopt.errors import PlanError
-from graphopt.partition.sending import input_names, is_late, is_sent
+from graphopt.partition.sending import input_names, is_sent, route
 from graphopt.runtime.distributed.history import Arriving, History
+from graphopt.schedule import Schedule
 from graphopt.stages import Edge, Partition, Phase, Segment
 
 Module = Callable[..., Sequence[Tensor]]
@@ -27,6 +28,7 @@ class DeviceProgram:
         modules: what it computes, by phase and id of the segment.
         parameter_bytes: bytes of the tensors that the modules hold.
         fingerprint: of the program that was partitioned.
+        schedule: which program runs at which step; None where there is one program.
     """
 
     partition: Partition
@@ -34,6 +36,7 @@ class DeviceProgram:
     modules: Mapping[tuple[str, str], Module]
     parameter_bytes: int = 0
     fingerprint: str = ""
+    schedule: Schedule | None = None
 
     def __post_init__(self) -> None:
         """Refuse a program that lacks a segment.
@@ -45,6 +48,16 @@ class DeviceProgram:
             for segment in phase.of_device(self.device):
                 if (name, segment.id) not in self.modules:
                     raise PlanError(f"the segment {segment.id} of the phase {name} is missing; save the result again")
+
+    def phase_of(self, step: int, steps: int | None = None) -> str:
+        """Name of the phase of a step.
+
+        Args:
+            step: number of the step in its generation, from 0.
+            steps: number of all its steps; None where it is not known.
+        """
+        program = None if self.schedule is None else self.schedule.program_at(step, steps)
+        return self.partition.phase_of(step, program)
 
 
 @dataclass(frozen=True)
@@ -101,6 +114,8 @@ class _Lane:
     history: History
     generation: int = -1
     inputs: dict[str, Tensor | Arriving] = field(default_factory=dict)
+    unsent: set[tuple[str, int, int]] = field(default_factory=set)
+    """Routes of inputs that have changed since they were sent; sender and receiver count alike."""
 
 
 @dataclass(frozen=True)
@@ -110,16 +125,16 @@ class _Work:
     segments: tuple[Segment, ...]
     incoming: tuple[Edge, ...]
     outgoing: Mapping[str, tuple[Edge, ...]]
-    late: bool
+    late: frozenset[str]
 
     @classmethod
-    def of(cls, name: str, phase: Phase, device: int) -> _Work:
+    def of(cls, phase: Phase, device: int, late: frozenset[str]) -> _Work:
         outgoing: dict[str, tuple[Edge, ...]] = {}
         for edge in phase.edges:
             if edge.source == device:
                 outgoing[edge.value] = (*outgoing.get(edge.value, ()), edge)
         incoming = tuple(edge for edge in phase.edges if edge.target == device)
-        return cls(phase.of_device(device), incoming, outgoing, is_late(name))
+        return cls(phase.of_device(device), incoming, outgoing, late)
 
 
 class Machine:
@@ -139,10 +154,12 @@ class Machine:
         self._mail = mail
         self._doing = doing
         partition, device = program.partition, program.device
-        self._work = {name: _Work.of(name, phase, device) for name, phase in partition.phases.items()}
+        self._work = {name: _Work.of(phase, device, partition.late(name)) for name, phase in partition.phases.items()}
         self._delays = tuple(delay for delay in partition.delays if delay.device == device)
         self._operands = {delay.name: delay.value for delay in partition.delays}
         self._inputs = frozenset(input_names(partition))
+        routes = {route(edge) for phase in partition.phases.values() for edge in phase.edges}
+        self._input_routes = frozenset(one for one in routes if one[0] in self._inputs)
         self._lanes: dict[int, _Lane] = {}
 
     def run(self, order: StepOrder, given: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
@@ -174,7 +191,9 @@ class Machine:
             self._mail.forget(order.lane)
             lane.history.clear()
             lane.inputs.clear()
+            lane.unsent.clear()
             lane.generation = order.generation
+        lane.unsent.update(one for one in self._input_routes if one[0] in order.changed)
         return lane
 
 
@@ -194,6 +213,7 @@ class _Step:
         self.arriving.update(self.lane.inputs)
         wanted = [edge for edge in self.work.incoming if self._is_sent(edge)]
         fresh = self.machine._mail.expect(wanted, self.order)
+        self.lane.unsent.difference_update(map(route, wanted))
         self.arriving.update(fresh)
         self.lane.inputs.update({name: value for name, value in fresh.items() if name in self.machine._inputs})
         for name in self.work.outgoing:
@@ -258,14 +278,15 @@ class _Step:
         if name in self.values:
             return self.values[name]
         if name in self.lane.history:
-            return self.value(name) if self.work.late else self._operand(self.machine._operands[name])
+            return self.value(name) if name in self.work.late else self._operand(self.machine._operands[name])
         return self.arriving.get(name)
 
     def _send(self, name: str) -> None:
         for edge in self.work.outgoing.get(name, ()):
             if self._is_sent(edge):
                 self.machine._mail.send(edge, self.value(name), self.order)
+                self.lane.unsent.discard(route(edge))
 
     def _is_sent(self, edge: Edge) -> bool:
-        changed = edge.value not in self.machine._inputs or edge.value in self.order.changed
+        changed = edge.value not in self.machine._inputs or route(edge) in self.lane.unsent
         return is_sent(edge, self.order.ahead, changed=changed)

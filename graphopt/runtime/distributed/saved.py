@@ -63,7 +63,7 @@ def load_program(folder: str | Path, device: int) -> DeviceProgram:
     plan = read_plan(folder)
     partition = partition_of(plan, str(folder))
     modules = load_device(folder, device) if device < partition.devices else {}
-    return DeviceProgram(partition, device, modules, held(modules.values()), plan.source.fingerprint)
+    return DeviceProgram(partition, device, modules, held(modules.values()), plan.source.fingerprint, plan.schedule)
 
 
 def program_of(result: Result, device: int) -> DeviceProgram:
@@ -80,7 +80,7 @@ def program_of(result: Result, device: int) -> DeviceProgram:
         for segment in phase.of_device(device)
     }
     fingerprint = "" if result.plan is None else result.plan.source.fingerprint
-    return DeviceProgram(partition, device, modules, held(modules.values()), fingerprint)
+    return DeviceProgram(partition, device, modules, held(modules.values()), fingerprint, result.schedule)
 
 
 def held(modules: Iterable[fx.GraphModule]) -> int:

@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 from oracle import inputs, loop, oracle
 
 from graphopt.errors import DeviceFailureError
@@ -72,7 +71,6 @@ def test_under_torchrun() -> None:
     assert f"sum {wanted!r}" in done.stdout
     failed = subprocess.run([*command, "kill", "1", "3"], capture_output=True, text=True, timeout=60)
     assert failed.returncode != 0
-    assert torch.__version__
 
 
 @pytest.mark.slow
