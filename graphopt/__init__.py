@@ -16,7 +16,15 @@ from graphopt.plan import Plan
 from graphopt.program import Program
 from graphopt.proof import verify
 from graphopt.regions import find_regions
-from graphopt.runtime import CacheSession, Emulation, disable_cache, distribute, enable_cache, serve
+from graphopt.runtime import (
+    CacheSession,
+    Emulation,
+    context_parallel,
+    disable_cache,
+    distribute,
+    enable_cache,
+    serve,
+)
 from graphopt.schedule import Schedule
 from graphopt.scores import Batch
 from graphopt.tracing import capture
@@ -43,6 +51,7 @@ __all__ = [
     "__version__",
     "cache_session",
     "capture",
+    "context_parallel",
     "coupling_rule",
     "disable_cache",
     "distribute",

@@ -1,5 +1,6 @@
 """How many bytes of activations are alive at once while a graph runs in its order."""
 
+import math
 from collections.abc import Iterator
 from itertools import accumulate
 from typing import Any
@@ -13,7 +14,7 @@ from graphopt.values import hint, value_of
 from graphopt.wiring import walk
 
 
-def activation_peak(graph_module: fx.GraphModule) -> int:
+def activation_peak(graph_module: fx.GraphModule, *, packed_inputs: bool = False) -> int:
     """Return the most bytes of activations alive at once.
 
     A value lives from the operator that makes it to its last reader, together with all views of it; inputs live
@@ -21,9 +22,12 @@ def activation_peak(graph_module: fx.GraphModule) -> int:
 
     Args:
         graph_module: Every node carries its `meta["val"]`; symbolic sizes count as on the example.
+        packed_inputs: Count of inputs their own elements alone, not the memory that they are views of.
     """
     nodes = list(walk(graph_module))
     memory = _Memory(graph_module, nodes)
+    if packed_inputs:
+        memory.pack_inputs(graph_module)
     change = [0] * (len(nodes) + 1)
     for first, last, size_bytes in memory.lives():
         change[first] += size_bytes
@@ -38,6 +42,7 @@ class _Memory:
         self.nodes = nodes
         self.same: dict[int, int] = {}
         self.size_bytes: dict[int, int] = {}
+        self.packed: dict[int, int] = {}
         self.held = {storage for node in nodes if node.op == "get_attr" for storage, _ in _storages(value_of(node))}
         self.inputs = {
             storage
@@ -47,6 +52,14 @@ class _Memory:
         for owner in _owners(graph_module):
             for node in owner.graph.nodes:
                 self._join_bodies(owner, node)
+
+    def pack_inputs(self, graph_module: fx.GraphModule) -> None:
+        """Let the memory of inputs be as large as their elements."""
+        for node in graph_module.graph.find_nodes(op="placeholder"):
+            for storage, _ in _storages(value_of(node)):
+                value = value_of(node)
+                own = math.prod(hint(size) for size in value.shape) * value.element_size()
+                self.packed[storage] = self.packed.get(storage, 0) + own
 
     def lives(self) -> Iterator[tuple[int, int, int]]:
         """Yield for every storage its first and last moment and its bytes."""
@@ -63,7 +76,8 @@ class _Memory:
         inputs = {self._find(storage) for storage in self.inputs}
         for root in first.keys() - held:
             end = len(self.nodes) - 1 if root in inputs else last[root]
-            yield (0 if root in inputs else first[root]), end, self.size_bytes[root]
+            size_bytes = min(self.size_bytes[root], self.packed.get(root, self.size_bytes[root]))
+            yield (0 if root in inputs else first[root]), end, size_bytes
 
     def _join_bodies(self, owner: fx.GraphModule, node: fx.Node) -> None:
         for body, operands in bodies(owner, node):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -11,16 +12,21 @@ def stride_order(strides: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def packed(tensor: Tensor) -> Tensor:
-    """Return a tensor without gaps in memory, its dimensions in the same order of strides.
+    """Copy a tensor into memory of its own without gaps, its dimensions in the same order of strides.
 
-    The bits that an operator gives may hang on the order in which its operands lie in memory, so it is kept.
+    The bits that an operator gives may hang on the order in which its operands lie in memory, so it is kept; and on
+    where they begin, or the stride of a dimension of size 1, so all tensors that are handed on are laid out anew.
 
     Args:
-        tensor: any shape; returned as it is where it has no gaps.
+        tensor: any shape.
     """
     order = stride_order(tensor.stride())
-    inverse = sorted(range(tensor.ndim), key=order.__getitem__)
-    return tensor.permute(order).contiguous().permute(inverse)
+    strides, stride = [0] * tensor.ndim, 1
+    for dim in reversed(order):
+        strides[dim] = stride
+        stride *= max(tensor.shape[dim], 1)
+    made = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device)
+    return made.copy_(tensor)
 
 
 def extrapolated(latest: Tensor, earlier: Tensor | None, share: float) -> Tensor:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from torch import Tensor
-
-from graphopt.assembly import named_attributes
 from graphopt.calling import Calling
-from graphopt.liveness import activation_peak
+from graphopt.errors import BudgetError
 from graphopt.partition.simulation import Simulation
 from graphopt.partition.simulator import Machinery, simulate
+from graphopt.passes.partition.occupancy import parameter_bytes, working_bytes
 from graphopt.passes.partition.resources import Resources
 from graphopt.program import Program
 from graphopt.rewrite.placing.layouts import placed_stages
@@ -69,8 +67,27 @@ def finish(
     )
     seconds = _seconds(whole, resources)
     shares = tuple(_share(whole, cutting, device, resources, seconds) for device in range(whole.devices))
+    _require_memory(whole, shares, resources)
     forecast = forecast_generation(whole, seconds, resources, schedule)
     return Finished(replace(whole, shares=shares, step_seconds=forecast.step_seconds), stages, cutting)
+
+
+def _require_memory(partition: Partition, shares: Sequence[DeviceShare], resources: Resources) -> None:
+    """Refuse parts of a batch or an axis that do not fit, whose sizes nothing chooses.
+
+    Raises:
+        BudgetError: a device would hold more than it may.
+    """
+    if partition.assignment and partition.mode != "cfg":
+        return  # the planner kept within the memory
+    for number, (share, device) in enumerate(zip(shares, resources.devices, strict=True)):
+        if device.memory_bytes is not None and share.peak_bytes > device.memory_bytes:
+            raise BudgetError(
+                f"device {number} would hold {share.peak_bytes:,} bytes with mode={partition.mode}, wanted at most "
+                f"{device.memory_bytes:,.0f}; every device holds all parameters of its part: allow more, or use "
+                "mode=pipeline, mode=async or more devices",
+                float(share.peak_bytes),
+            )
 
 
 def forecast_generation(
@@ -99,19 +116,6 @@ def main_phase(partition: Partition) -> Phase:
     return next(partition.phases[name] for name in names if name in partition.phases)
 
 
-def parameter_bytes(cutting: Cutting, device: int) -> int:
-    """Bytes of the distinct storages of tensors that a device holds."""
-    storages: dict[int, int] = {}
-    for (_, segment), module in cutting.modules.items():
-        if int(segment.partition(".")[0]) != device:
-            continue
-        for attribute in named_attributes(module).values():
-            if isinstance(attribute.value, Tensor):
-                storage = attribute.value.untyped_storage()
-                storages[storage._cdata] = storage.nbytes()
-    return sum(storages.values())
-
-
 def _share(
     partition: Partition,
     cutting: Cutting,
@@ -120,16 +124,12 @@ def _share(
     seconds: Mapping[tuple[str, str], float],
 ) -> DeviceShare:
     held = parameter_bytes(cutting, device)
-    peak = received = sent = 0
-    for name, phase in partition.phases.items():
-        own = [segment.id for segment in phase.of_device(device)]
-        peak = max([peak, *(activation_peak(cutting.modules[name, id_]) for id_ in own)])
-        received = max(received, sum(edge.size_bytes for edge in phase.edges if edge.target == device))
+    peak = held + working_bytes(partition, cutting, device)
     sent = sum(edge.size_bytes for edge in main_phase(partition).edges if edge.source == device)
     phase = main_phase(partition)
     main = next(name for name, found in partition.phases.items() if found is phase)
     busy = sum(seconds[main, segment.id] for segment in phase.of_device(device)) / resources.devices[device].speed
-    return DeviceShare(busy, held, held + peak + 2 * received, sent)
+    return DeviceShare(busy, held, peak, sent)
 
 
 def _seconds(partition: Partition, resources: Resources) -> dict[tuple[str, str], float]:

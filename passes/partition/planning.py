@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from graphopt.partition.assignment import Assignment
@@ -16,6 +16,7 @@ from graphopt.program import Program
 from graphopt.rewrite.placing.layouts import BRANCHES
 from graphopt.rewrite.placing.placed import Roles
 from graphopt.rewrite.placing.staging import completed
+from graphopt.rewrite.sharding.question import DualScope
 from graphopt.rewrite.sharding.sharded import shard
 from graphopt.schedule import TIMESTEP_NAMES
 from graphopt.stages import Mode, Partition
@@ -138,24 +139,29 @@ def plan_asynchronous(program: Program, settings: Settings, resources: Resources
 def plan_patches(program: Program, settings: Settings, resources: Resources, context: PassContext) -> Draft:
     """A part of the tokens, rows or frames on each device, or more parts than that passed through stages."""
     options: dict[str, Any] = {"displaced": settings.displaced, "extrapolate": settings.extrapolate or 0.0}
-    if settings.local is not None:
-        options["scope"] = {"local": settings.local, "total": settings.total or 0}
     assignment: tuple[tuple[str, ...], ...] = ()
-    certificate, notes = "", list[str]()
+    certificate, notes, sampler = "", list[str](), 0
     if settings.patches is not None:
         coarse = coarsen(program, resources.costs, settings.devices, sample=settings.sample)
         found = best_pipeline(coarse.workload, resources.devices, resources.links)
         assignment, certificate = completed(program, coarse.names_by_device(found)), found.certificate
+        sampler = found.sampler
         notes.append(_line(coarse, found))
     parts = settings.patches or settings.devices
-    sharded = shard(program, parts, axis=settings.axis, displaced=settings.displaced)
+    scope = None if settings.local is None else DualScope(settings.local, settings.total or 0)
+    sharded = shard(program, parts, axis=settings.axis, displaced=settings.displaced, scope=scope)
     notes.append(f"{sharded.share:.1%} of the multiply-accumulates are divided along {sharded.axis}")
     notes += [f"gathered for {name}: {reason}" for name, reason in sharded.gathered]
+    if scope is not None:
+        options["scope"] = asdict(scope)
+        everything = shard(program, parts, axis=sharded.axis, displaced=settings.displaced)
+        if str(everything.placed.program) == str(sharded.placed.program):
+            notes.append(f"attention along {sharded.axis} sees everything, if there is any: local changes nothing here")
     late = settings.displaced or settings.patches is not None
     draft = Partition(
         mode="patch",
         devices=settings.devices,
-        sampler=0,
+        sampler=sampler,
         assignment=assignment,
         phases={},
         patches=parts,

@@ -1,4 +1,4 @@
-"""The laws on 520 random models, each proved all at once and on an axis alone."""
+"""The laws on 520 random models, each proved all at once and on an axis alone; half of them with the slow tests."""
 
 import hypothesis
 import pytest
@@ -12,7 +12,9 @@ PARTS, MODELS = 20, 26
 relaxed = settings(deadline=None, max_examples=MODELS, suppress_health_check=list(HealthCheck))
 
 
-@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize(
+    "part", [*range(PARTS // 2), *(pytest.param(part, marks=pytest.mark.slow) for part in range(PARTS // 2, PARTS))]
+)
 def test_laws_hold_on_random_models(part: int) -> None:
     seen = []
 

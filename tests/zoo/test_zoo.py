@@ -16,10 +16,10 @@ from graphopt.program import Program
 
 ALWAYS = {
     "peer_failures": slice(None),
-    "torchvision": slice(0, None, 4),
-    "timm": slice(0, None, 10),
-    "transformers": slice(0, None, 6),
-    "diffusers": slice(1, None, 5),
+    "torchvision": slice(0, None, 5),
+    "timm": slice(0, None, 12),
+    "transformers": slice(0, None, 7),
+    "diffusers": slice(1, None, 6),
 }
 """Entries of each library that run always; the others run with the slow tests."""
 

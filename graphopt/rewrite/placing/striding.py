@@ -74,7 +74,8 @@ def _computing(late: Placed, timestep: str | None, last: int) -> Placed:
         if node.name in by_name:
             delays.append(replace(by_name[node.name], name=copy.name, device=new))
     delays += [Delay(REPLAYED.format(node.name), node.name, late.sampler) for node in _own_outputs(late)]
-    made = remade(duplicate.assemble(), program)
+    # Nobody in the graph reads the next step's output: it is kept for the step that returns it.
+    made = replace(program, graph_module=duplicate.assemble())
     return replace(late, program=made, sites=kept_sites(made, sites), delays=tuple(delays))
 
 

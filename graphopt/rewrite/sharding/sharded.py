@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -118,7 +118,7 @@ def _require_devices(spreader: Spreader, devices: Mapping[str, int] | None) -> N
 
 
 def _with_delays(
-    program: Program, sites: dict[str, Site], late: Sequence[str], extrapolate: float, sampler: int
+    program: Program, sites: dict[str, Site], late: Mapping[str, bool], extrapolate: float, sampler: int
 ) -> Placed:
     """Turn the nodes that stand for delays into delays, and say what they hold."""
     found = []
@@ -128,6 +128,7 @@ def _with_delays(
         node.target = aten.alias.default
         node.kwargs = {}
         refresh_some([node])
-        found.append(Delay(node.name, node.args[0].name, sites[node.name].device, 1, extrapolate))
+        share = extrapolate if late[node.name] else 0.0
+        found.append(Delay(node.name, node.args[0].name, sites[node.name].device, 1, share))
     program.graph_module.recompile()
     return Placed(program, sites, tuple(found), sampler)

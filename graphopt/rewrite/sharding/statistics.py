@@ -36,13 +36,14 @@ def group_norm(question: Question) -> Recipe:
     """``input: (N, C, ...)`` split along a position: statistics are combined over the parts.
 
     With values of this step alone, means and variances are combined by the parallel formula, and the result is that of
-    the whole to rounding. Displaced, the moments of other parts are a step old, and all of them are corrected by how
-    far those of the own part have moved; where that makes a variance negative, the own one stands in.
+    the whole to rounding. Displaced, the moments of other parts are a step old, and those of the whole are corrected by
+    how far the own part's mean has moved and by how often its variance has grown. They are never extrapolated.
 
     References:
         Chan, Golub, LeVeque: Updating Formulae and a Pairwise Algorithm for Computing Sample Variances, 1979.
         Li et al., DistriFusion: Distributed Parallel Inference for High-Resolution Diffusion Models, CVPR 2024, arXiv
-        2402.19481, for the correction. There the variance is unbiased, which differs from the model's own.
+        2402.19481, for the correction. There both raw moments are moved by as much as the own ones have, which can make
+        a variance small or negative, and the variance is unbiased, unlike the model's own.
     """
     layout = question.layout("input")
     if layout is None or layout.dim < 2:
@@ -107,31 +108,26 @@ def _second(shop: Workshop, mean: fx.Node, variance: fx.Node, whole: fx.Node, pa
 
 def _displaced(shop: Workshop, norm: _Norm) -> list[fx.Node]:
     values = [_grouped(shop, norm, part) for part in range(norm.question.parts)]
-    moments = [_raw_moments(shop, norm, value, part) for part, value in enumerate(values)]
+    moments = [_mean_and_variance(shop, norm, value, part) for part, value in enumerate(values)]
     out = []
     for part, value in enumerate(values):
         late = [shop.delayed(moment, owner, part) for owner, moment in enumerate(moments)]
-        drift = shop.call(aten.sub.Tensor, (moments[part], late[part]), part)
-        whole = shop.call(aten.add.Tensor, (_weighted(shop, norm, late, part), drift), part)
-        mean, variance = _central(shop, whole, part)
-        own = _central(shop, moments[part], part)[1]
-        negative = shop.call(aten.lt.Scalar, (variance, 0), part)
-        out.append(
-            _normalised(shop, norm, value, mean, shop.call(aten.where.self, (negative, own, variance), part), part)
-        )
+        pairs = [_pair(shop, moment, part) for moment in late]
+        before = _weighted(shop, norm, [mean for mean, _ in pairs], part)
+        spreads = [_second(shop, mean, variance, before, part) for mean, variance in pairs]
+        mean, variance = _pair(shop, moments[part], part)
+        moved = shop.call(aten.sub.Tensor, (mean, pairs[part][0]), part)
+        grown = _ratio(shop, norm, variance, pairs[part][1], part)
+        whole = shop.call(aten.mul.Tensor, (_weighted(shop, norm, spreads, part), grown), part)
+        out.append(_normalised(shop, norm, value, shop.call(aten.add.Tensor, (before, moved), part), whole, part))
     return out
 
 
-def _raw_moments(shop: Workshop, norm: _Norm, value: fx.Node, part: int) -> fx.Node:
-    """Means of the values and of their squares, ``(2, N, G, 1, ...)``."""
-    square = shop.call(aten.mul.Tensor, (value, value), part)
-    pair = [shop.call(aten.mean.dim, (item, norm.dims, True), part) for item in (value, square)]
-    return shop.call(aten.stack.default, (pair,), part)
-
-
-def _central(shop: Workshop, moment: fx.Node, part: int) -> tuple[fx.Node, fx.Node]:
-    mean, square = _pair(shop, moment, part)
-    return mean, shop.call(aten.sub.Tensor, (square, shop.call(aten.mul.Tensor, (mean, mean), part)), part)
+def _ratio(shop: Workshop, norm: _Norm, now: fx.Node, before: fx.Node, part: int) -> fx.Node:
+    """How much a variance has grown, one where both are nothing beside the norm's own ``eps``."""
+    eps = norm.question.arguments["eps"]
+    over, under = (shop.call(aten.add.Scalar, (one, eps), part) for one in (now, before))
+    return shop.call(aten.div.Tensor, (over, under), part)
 
 
 def _normalised(shop: Workshop, norm: _Norm, value: fx.Node, mean: fx.Node, variance: fx.Node, part: int) -> fx.Node:

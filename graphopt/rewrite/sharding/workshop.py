@@ -31,7 +31,7 @@ class Workshop:
     Attributes:
         node: node of the program that is being computed.
         recipe: how.
-        late: names of the nodes that give values of the step before.
+        late: names of the nodes that give values of the step before, and whether these may be extrapolated.
         sampler: device that has the inputs and gets the outputs.
 
     Args:
@@ -55,7 +55,7 @@ class Workshop:
     ) -> None:
         self.node = program.graph_module.graph.output_node()
         self.recipe = Recipe()
-        self.late: list[str] = []
+        self.late: dict[str, bool] = {}
         self._builder = PlacedBuilder(program)
         self._memory = Aliases(program.graph_module)
         self._layouts = layouts
@@ -233,14 +233,16 @@ class Workshop:
         return self._delayed(value, part)
 
     def delayed(self, value: fx.Node, owner: int, part: int) -> fx.Node:
-        """A value of any part as it was in the step before, where parts run at once; else as another reads it."""
-        return self._delayed(value, part) if self._devices is None else self.shared(value, owner, part)
+        """A statistic of any part as it was in the step before, where parts run at once; else as another reads it."""
+        if self._devices is not None and owner <= part:
+            return value
+        return self._delayed(value, part, statistic=True)
 
-    def _delayed(self, value: fx.Node, part: int) -> fx.Node:
+    def _delayed(self, value: fx.Node, part: int, *, statistic: bool = False) -> fx.Node:
         key = ("late", value, self.site(part))
         if key not in self._made:
             node = self._builder.call(LATE, (value,), f"{value.name}_late_{part}", self.site(part))
-            self.late.append(node.name)
+            self.late[node.name] = not statistic
             self._made[key] = node
         return self._made[key]
 

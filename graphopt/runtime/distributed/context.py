@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -173,7 +174,8 @@ class ContextParallel:
             told = _lost(error, self.meeting) or error
             tell_failure(self._board, self.meeting.rank, told)
             common = common_error(self._board, self.meeting.rank, told)
-            self._undo.close()  # others notice that the connections are closed, and find the reason on the board
+            self._undo.close()
+            gc.collect()  # connections close with the last reference, and only then do the others notice
             raise common from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,13 +17,14 @@ from graphopt.example_inputs import ExampleInputs
 from graphopt.partition.sending import input_names, steps_ahead
 from graphopt.rewrite.placing.striding import NEXT
 from graphopt.runtime.distributed.crew import Crew
-from graphopt.runtime.distributed.machine import StepOrder
+from graphopt.runtime.distributed.machine import DeviceProgram, StepOrder
 from graphopt.runtime.distributed.messages import fits, input_mark, is_same_input
 from graphopt.runtime.distributed.post import LANES
 from graphopt.runtime.distributed.step_inputs import StepInputs
 from graphopt.stages import Partition
 
-Shapes = tuple[tuple[str, tuple[int, ...], torch.dtype], ...]
+Layouts = tuple[tuple[str, tuple[int, ...], tuple[int, ...], torch.dtype], ...]
+"""Name, sizes, strides and type of the inputs of a step: what the sizes and strides of all values hang on."""
 
 
 @dataclass
@@ -35,6 +37,7 @@ class _Play:
     step: int = 0
     steps: int | None = None
     marks: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
+    layouts: deque[Layouts] = field(default_factory=deque)
 
 
 class Driver:
@@ -64,7 +67,8 @@ class Driver:
         self._rows = ExampleInputs(tuple((examples or {}).values()), {}).batch_size()
         self._inputs = input_names(crew.program.partition)
         self._plays: dict[str, _Play] = {}
-        self._shapes: dict[Shapes, int] = {}
+        self._shapes: dict[tuple[Layouts, ...], int] = {}
+        self._memory = _memory(crew.program)
         self._generations = 0
 
     def __enter__(self) -> Self:
@@ -101,7 +105,7 @@ class Driver:
             raise GraphoptError(f"found a branch more than {LANES}; start the run again for other branches")
         lane = self._plays[branch].lane if branch in self._plays else len(self._plays)
         inputs = StepInputs(self.crew.program.partition, timesteps)
-        self._plays[branch] = _Play(lane, self._generations, inputs, steps=steps)
+        self._plays[branch] = _Play(lane, self._generations, inputs, steps=steps, layouts=deque(maxlen=self._memory))
         self._generations += 1
 
     def phase(self, branch: str = "") -> str:
@@ -142,7 +146,6 @@ class Driver:
     ) -> StepOrder:
         partition, program = self.crew.program.partition, self.crew.program
         phase_of = partial(program.phase_of, steps=play.steps)
-        shapes = tuple((name, tuple(value.shape), value.dtype) for name, value in sorted(given.items()))
         known = play.steps is not None and play.step + 1 < play.steps
         return StepOrder(
             lane=play.lane,
@@ -151,10 +154,17 @@ class Driver:
             phase=phase_of(play.step),
             next_phase=phase_of(play.step + 1) if known else None,
             ahead=steps_ahead(partition, play.step, play.steps, phase_of),
-            shapes=self._shapes.setdefault(shapes, len(self._shapes)),
+            shapes=self._shapes_of(play, given),
             batch=batch,
             changed=changed,
         )
+
+    def _shapes_of(self, play: _Play, given: Mapping[str, Tensor]) -> int:
+        """Number of what the sizes and strides of all values hang on: the inputs of this step and of those kept."""
+        now = tuple((name, tuple(one.shape), one.stride(), one.dtype) for name, one in sorted(given.items()))
+        play.layouts.append(now)
+        key = (now,) if play.layouts.count(now) == len(play.layouts) else tuple(play.layouts)
+        return self._shapes.setdefault(key, len(self._shapes))
 
     def _require_inputs(self, given: Mapping[str, Tensor]) -> tuple[int, int]:
         """Rows of the inputs now and of the example inputs.
@@ -181,6 +191,13 @@ class Driver:
             if self._rows and shape and given[name].ndim == len(shape) and shape[0] == self._rows:
                 return int(given[name].shape[0]), self._rows
         return 1, 1
+
+
+def _memory(program: DeviceProgram) -> int | None:
+    """Most steps whose inputs a value may come from, through one delay after another; None for no bound."""
+    if program.schedule is not None:
+        return None
+    return 1 + sum(delay.steps + (delay.extrapolate != 0.0) for delay in program.partition.delays)
 
 
 def _wanted(

@@ -74,7 +74,7 @@ def sendable(value: Tensor) -> Tensor:
     Args:
         value: any shape and strides.
     """
-    return packed(value.detach().resolve_conj().resolve_neg()).clone(memory_format=torch.preserve_format)
+    return packed(value.detach().resolve_conj().resolve_neg())
 
 
 def bytes_of(value: Tensor) -> Tensor:

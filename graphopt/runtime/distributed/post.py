@@ -42,11 +42,15 @@ class Parcel:
         post: receives it.
         edge: the edge.
         order: the step that it is of.
+
+    Attributes:
+        edge: the edge.
+        arrived: whether it is there.
     """
 
     def __init__(self, post: Post, edge: Edge, order: StepOrder) -> None:
         self._post = post
-        self._edge = edge
+        self.edge = edge
         self._order = order
         self._opened: tuple[Tensor, Work] | None = None
         self.arrived = False
@@ -54,7 +58,7 @@ class Parcel:
     def open(self) -> tuple[Tensor, Work]:
         """Make ready to receive it; where its sizes are not known yet, wait until the sender tells them."""
         if self._opened is None:
-            self._opened = self._post.receive(self._edge, self._order)
+            self._opened = self._post.receive(self.edge, self._order)
         return self._opened
 
     def wait(self) -> Tensor:
@@ -66,7 +70,7 @@ class Parcel:
         """
         buffer, work = self.open()
         if not self.arrived:
-            self._post.wait(work, self._edge.source, f"waits for {self._edge} at step {self._order.step}")
+            self._post.wait(work, self.edge.source, f"waits for {self.edge} at step {self._order.step}")
             self.arrived = True
         return buffer
 
@@ -124,6 +128,7 @@ class Post:
         self._posted: dict[tuple[int, int, int, Route], Parcel] = {}
         self._unopened: list[Parcel] = []
         self._outstanding: defaultdict[int, list[Parcel]] = defaultdict(list)
+        self._stretches: dict[int, tuple[int, int, int]] = {}
 
     # ------------------------------------------------------------------ sending
 
@@ -175,6 +180,7 @@ class Post:
 
     def expect(self, edges: Sequence[Edge], order: StepOrder) -> Mapping[str, Arriving]:
         """Make ready to receive the edges of a step, and those of the next step as far as they are known."""
+        self._begin_stretch(order)
         waiting = [parcel for parcel in self._outstanding[order.lane] if not parcel.arrived]
         parcels = {edge.value: self._expected(edge, order) for edge in edges}
         self._outstanding[order.lane] = [*waiting, *parcels.values()]
@@ -208,8 +214,7 @@ class Post:
         """Take in what is still on its way on a lane, at the start of a generation and at the end."""
         for parcel in self._outstanding.pop(lane, ()):
             parcel.wait()
-        for key in [key for key in self._posted if key[0] == lane]:
-            del self._posted[key]
+        self._unpost(lane)
 
     def forget_all(self) -> None:
         """Take in what is still on its way."""
@@ -234,6 +239,21 @@ class Post:
         self._channels.wait(work, peer, what)
         self._watch.doing("goes on")
 
+    def _begin_stretch(self, order: StepOrder) -> None:
+        """Count the stretches of a lane: steps of one generation with inputs of the same sizes.
+
+        What was posted ahead is for the sizes of before, and no message of the new ones may be taken for it. All
+        devices are told all steps, so they count alike.
+        """
+        number, *known = self._stretches.get(order.lane, (-1, -1, -1))
+        if known != [order.generation, order.shapes]:
+            self._stretches[order.lane] = (number + 1, order.generation, order.shapes)
+            self._unpost(order.lane)
+
+    def _unpost(self, lane: int) -> None:
+        for key in [key for key in self._posted if key[0] == lane]:
+            del self._posted[key]
+
     def _expected(self, edge: Edge, order: StepOrder) -> Parcel:
         posted = self._posted.pop((order.lane, order.generation, order.step, route(edge)), None)
         return posted or self._made(edge, order)
@@ -253,8 +273,9 @@ class Post:
         phase = self._partition.phases[order.next_phase]
         ahead = None if order.ahead is None else order.ahead - bool(phase.segments)
         following = order.following(ahead)
+        unopened = {route(parcel.edge) for parcel in self._unopened}  # this step's message is to be taken first
         for edge in phase.edges:
-            known = (order.shapes, order.next_phase, route(edge)) in self._known
+            known = (order.shapes, order.next_phase, route(edge)) in self._known and route(edge) not in unopened
             wanted = edge.target == self._watch.rank and edge.value not in self._inputs
             if known and wanted and is_sent(edge, ahead):
                 key = (order.lane, order.generation, order.step + 1, route(edge))
@@ -269,8 +290,8 @@ class Post:
         )
 
     def _tag(self, edge: Edge, order: StepOrder, *, control: bool) -> int:
-        """Number of an edge, apart for each lane and generation: what an abandoned one left is never taken for new."""
+        """Number of an edge, apart for each lane and stretch: what an abandoned one left is never taken for new."""
         places = 2 * len(self._numbers)
-        generations = (_TAGS - 1) // (places * LANES)
-        number = (order.generation % generations) * LANES + order.lane
+        stretches = (_TAGS - 1) // (places * LANES)
+        number = (self._stretches[order.lane][0] % stretches) * LANES + order.lane
         return 1 + number * places + 2 * self._numbers[route(edge)] + control

@@ -47,7 +47,7 @@ class StepInputs:
         if self._timestep is None:
             return found
         if self._shifts:
-            before, self._before = self._before, given[self._timestep]
+            before, self._before = self._before, given[self._timestep].clone()  # the loop may write to its own
             if is_late(phase) and before is not None:
                 found[self._timestep] = before
         if self._looks_ahead and phase.rpartition(".")[2] == STEADY:

@@ -46,27 +46,25 @@ def test_only_moments_cross() -> None:
 
 
 def _corrected(now: Tensor, before: Tensor, groups: int, rows: list[int]) -> Tensor:
-    """The formula of the paper, part by part, with the model's own variance."""
+    """The moments of the whole a step ago, moved as far as the own mean and grown as much as the own variance."""
 
     def moments(value: Tensor) -> Tensor:
         flat = value.reshape(2, groups, -1)
-        return torch.stack([flat.mean(-1), (flat * flat).mean(-1)])
+        return torch.stack([flat.mean(-1), flat.var(-1, correction=0)])
 
-    stale = [moments(part) for part in before.split(rows, 2)]
-    total = sum(moment * count / sum(rows) for moment, count in zip(stale, rows, strict=True))
+    old = before.reshape(2, groups, -1)
     out = []
-    for part, old in zip(now.split(rows, 2), stale, strict=True):
-        fresh = moments(part)
-        mean, square = total + fresh - old
-        variance = square - mean**2
-        variance = torch.where(variance < 0, fresh[1] - fresh[0] ** 2, variance)
-        flat = (part.reshape(2, groups, -1) - mean[..., None]) / torch.sqrt(variance + EPS)[..., None]
+    for part, stale in zip(now.split(rows, 2), before.split(rows, 2), strict=True):
+        (mean, variance), (mean_before, variance_before) = moments(part), moments(stale)
+        moved = old.mean(-1) + mean - mean_before
+        grown = old.var(-1, correction=0) * (variance + EPS) / (variance_before + EPS)
+        flat = (part.reshape(2, groups, -1) - moved[..., None]) / torch.sqrt(grown + EPS)[..., None]
         out.append(flat.reshape(part.shape))
     return torch.cat(out, 2)
 
 
 @pytest.mark.parametrize("step", [0.3, 30.0])
-def test_steady_steps_follow_the_formula_of_distrifusion(step: float) -> None:
+def test_steady_steps_correct_old_moments_by_the_own_part(step: float) -> None:
     program = _program(affine=False)
     _, placed = parted(program, "operands_0:2", 3, displaced=True)
     emulator = Emulator({"sync": placed, "steady": placed})
