@@ -31,11 +31,11 @@ from graphopt.values import refresh_values
 aten = torch.ops.aten
 
 ALWAYS = {
-    "peer_failures": slice(0, None, 14),
-    "torchvision": slice(1, None, 20),
-    "timm": slice(3, None, 60),
-    "transformers": slice(2, None, 50),
-    "diffusers": slice(1, None, 20),
+    "peer_failures": slice(0, None, 20),
+    "torchvision": slice(1, None, 40),
+    "timm": slice(3, None, 90),
+    "transformers": slice(2, None, 90),
+    "diffusers": slice(1, None, 30),
 }
 """Entries of each library that run always; the others run with the slow tests."""
 
