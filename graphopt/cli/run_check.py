@@ -1,5 +1,6 @@
 """The same run on one device, and in the emulator, for `graphopt run --check`."""
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ Call = Callable[..., Any]
 
 def check_run(
     folder: Path, finished: Finished, model: str | None, screen: Screen, threads: int
-) -> dict[str, bool | float]:
+) -> dict[str, bool | float | None]:
     """Compare a run with one device, which plays the same schedule where there is one, and with the emulator.
 
     Args:
@@ -34,7 +35,8 @@ def check_run(
         threads: Threads that one operator may use, as in the run.
 
     Returns:
-        ``bit_equal`` and ``error`` against one device, ``emulated_equal`` against the emulator.
+        ``bit_equal`` and ``error`` against one device, ``emulated_equal`` against the emulator. The error is None where
+        infinities or NaN differ, which JSON has no number for.
 
     Raises:
         GraphoptError: The model cannot be built, or does not fit the folder.
@@ -54,7 +56,8 @@ def check_run(
     finally:
         torch.set_num_threads(before)
     bit_equal, error = compare(finished.tensors, single)
-    return {"bit_equal": bit_equal, "error": error, "emulated_equal": compare(finished.tensors, emulated)[0]}
+    bounded = error if math.isfinite(error) else None
+    return {"bit_equal": bit_equal, "error": bounded, "emulated_equal": compare(finished.tensors, emulated)[0]}
 
 
 class _Flat:

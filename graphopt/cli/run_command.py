@@ -1,6 +1,7 @@
 """`graphopt run`: a partitioned result in several processes on this machine."""
 
 import json
+import statistics
 import sys
 import tempfile
 from pathlib import Path
@@ -86,9 +87,24 @@ def _ordered(found: dict[str, Any]) -> dict[str, Any]:
 
 def _table(found: dict[str, Any]) -> Table:
     table = Table("what", "how much")
-    edges = {f"bytes of {one[0]}: {one[1]} -> {one[2]}": one[3] for one in found.get("edge_bytes", ())}
-    shown = {name: value for name, value in found.items() if not isinstance(value, list)}
-    ranks = {f"parameter bytes of rank {rank}": size for rank, size in enumerate(found.get("parameter_bytes", ()))}
-    for name, value in (shown | ranks | edges).items():
-        table.add_row(name, str(value))
+    for name, value in found.items():
+        if not isinstance(value, list | dict):
+            table.add_row(name.replace("_", " "), _shown(name, value))
+    later = found.get("step_seconds", [])[1:]
+    if later:
+        table.add_row("median of later steps", _shown("seconds", statistics.median(later)))
+    for rank, size in enumerate(found.get("parameter_bytes", ())):
+        table.add_row(f"parameters of rank {rank}", _shown("bytes", size))
+    for value, source, target, size in found.get("edge_bytes", ()):
+        table.add_row(f"{value}: {source} -> {target}, all steps", _shown("bytes", size))
+    for pair in found.get("pairs", ()):
+        speed = f"{pair['latency_seconds'] * 1e6:.0f} us, {pair['bytes_per_second'] / 1e9:.2f} GB/s"
+        table.add_row(f"link {pair['source']} -> {pair['target']}", speed)
     return table
+
+
+def _shown(name: str, value: Any) -> str:
+    """A figure in its unit."""
+    if name.endswith("seconds"):
+        return f"{1e3 * value:.3f} ms"
+    return f"{value:,} bytes" if name.endswith("bytes") else str(value)

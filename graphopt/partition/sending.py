@@ -13,7 +13,7 @@ Route = tuple[str, int, int]
 def steps_ahead(
     partition: Partition, step: int, steps: int | None, phase_of: Callable[[int], str] | None = None
 ) -> int | None:
-    """Count the steps after one that still compute something.
+    """Count the steps after one that still compute something; one where only replays follow, which read it too.
 
     Args:
         partition: the partition.
@@ -27,7 +27,8 @@ def steps_ahead(
     if steps is None:
         return None
     name_of = phase_of or partition.phase_of
-    return sum(bool(partition.phases[name_of(later)].segments) for later in range(step + 1, steps))
+    computing = sum(bool(partition.phases[name_of(later)].segments) for later in range(step + 1, steps))
+    return computing or int(step + 1 < steps)
 
 
 def is_sent(edge: Edge, ahead: int | None, *, changed: bool = True) -> bool:

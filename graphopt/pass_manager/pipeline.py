@@ -126,6 +126,10 @@ def _as_passes(passes: str | Pass | Sequence[Pass]) -> tuple[Pass, ...]:
 
 def _run_pass(pass_: Pass, state: _State, context: PassContext, instruments: Sequence[Instrument]) -> PassResult:
     program = state.program
+    if state.plan is not None and state.plan.partition is not None:
+        raise PreconditionError(
+            f"{pass_.name} comes after partition, whose plan is for the program as it was there; put partition last"
+        )
     for instrument in instruments:
         instrument.before(pass_, program)
     start = perf_counter()

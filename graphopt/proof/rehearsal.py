@@ -10,7 +10,7 @@ from torch import Tensor
 
 from graphopt.rewrite.placing.segments import Cutting
 from graphopt.stages import Delay, Partition
-from graphopt.wire import extrapolated, packed
+from graphopt.wire import extrapolated, handed
 
 
 class Rehearsal:
@@ -65,4 +65,4 @@ class Rehearsal:
     @staticmethod
     def _hand(name: str, source: int, target: int, known: dict[tuple[str, int], Any]) -> None:
         if (name, source) in known:
-            known[name, target] = packed(known[name, source])
+            known[name, target] = handed(known[name, source])

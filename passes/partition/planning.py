@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from graphopt.errors import PlanError
 from graphopt.partition.assignment import Assignment
 from graphopt.partition.choosing import asynchronous_candidates, best_asynchronous, best_pipeline
 from graphopt.partition.coarsening import Coarsening, coarsen
@@ -15,6 +16,7 @@ from graphopt.passes.partition.tolerance import calibration_inputs, step_changes
 from graphopt.program import Program
 from graphopt.rewrite.placing.layouts import BRANCHES
 from graphopt.rewrite.placing.placed import Roles
+from graphopt.rewrite.placing.sizes import symbols_of
 from graphopt.rewrite.placing.staging import completed
 from graphopt.rewrite.sharding.question import DualScope
 from graphopt.rewrite.sharding.sharded import shard
@@ -52,6 +54,7 @@ Draft = tuple[Partition, tuple[str, ...]]
 
 def plan_pipeline(program: Program, settings: Settings, resources: Resources, context: PassContext) -> Draft:
     """Stages one after the other: the slowest is as fast as can be."""
+    _require_rows(program, settings.micro_batches)
     coarse = coarsen(program, resources.costs, settings.devices, sample=settings.sample)
     found = best_pipeline(coarse.workload, resources.devices, resources.links, solver_seconds=settings.solver_seconds)
     draft = Partition(
@@ -68,6 +71,7 @@ def plan_pipeline(program: Program, settings: Settings, resources: Resources, co
 
 def plan_guidance(program: Program, settings: Settings, resources: Resources, context: PassContext) -> Draft:
     """Halves of the batch on devices of their own, each a pipeline of the same stages."""
+    _require_rows(program, BRANCHES)
     stages = settings.devices // BRANCHES
     everything = tuple(node.name for node in Roles(program.graph_module).values if node.op != "placeholder")
     assignment: tuple[tuple[str, ...], ...] = (everything,)
@@ -133,7 +137,8 @@ def plan_asynchronous(program: Program, settings: Settings, resources: Resources
     open_ = {"extrapolate": settings.extrapolate is None, "warm_up": settings.warm_up is None}
     drafts = [one for found in maps for one in variants(draft_of(found), **open_)]
     best, error, lines = within_error(program, drafts, steps, settings.error, resources)
-    return best, (*lines, f"chosen: warm_up={best.warm_up}, {dict(best.options)}, error {error:.3g}")
+    chosen = f"chosen: warm_up={best.warm_up}, extrapolate={best.options['extrapolate']:g}, error {error:.3g}"
+    return best, (*lines, chosen)
 
 
 def plan_patches(program: Program, settings: Settings, resources: Resources, context: PassContext) -> Draft:
@@ -180,6 +185,20 @@ PLANNERS: Mapping[str, Callable[[Program, Settings, Resources, PassContext], Dra
     "patch": plan_patches,
 }
 """How a partition is planned, by mode."""
+
+
+def _require_rows(program: Program, parts: int) -> None:
+    """Refuse more parts of the batch than the example inputs have rows: they could not be shown to be right.
+
+    Raises:
+        PlanError: there are more.
+    """
+    rows = min(symbols_of(program).values(), default=parts)
+    if parts > 1 and rows < parts:
+        raise PlanError(
+            f"the example batch has {rows} rows, wanted at least one for each of {parts} parts; capture the model with "
+            "more rows, or ask for fewer parts"
+        )
 
 
 def timestep_input(program: Program) -> str | None:

@@ -10,12 +10,15 @@ from graphopt.passes.partition.resources import Resources
 from graphopt.program import Program
 from graphopt.stages import Partition
 
+LISTED = 16
+"""Most edges that are listed one by one."""
+
 
 def figures_before(program: Program, resources: Resources) -> dict[str, float]:
     """Figures of the program on one device."""
     return {
-        "step_seconds": resources.costs.total(next(iter(resources.costs.seconds))),
-        "parameter_bytes_per_device": float(cost(program).parameter_bytes),
+        "predicted_step_seconds": resources.costs.total(next(iter(resources.costs.seconds))),
+        "largest_device_parameter_bytes": float(cost(program).parameter_bytes),
         "sent_bytes": 0.0,
     }
 
@@ -23,8 +26,8 @@ def figures_before(program: Program, resources: Resources) -> dict[str, float]:
 def figures_after(partition: Partition) -> dict[str, float]:
     """The same figures of the partition."""
     return {
-        "step_seconds": partition.step_seconds,
-        "parameter_bytes_per_device": float(max(share.parameter_bytes for share in partition.shares)),
+        "predicted_step_seconds": partition.step_seconds,
+        "largest_device_parameter_bytes": float(max(share.parameter_bytes for share in partition.shares)),
         "sent_bytes": float(main_phase(partition).size_bytes),
     }
 
@@ -40,5 +43,10 @@ def lines(partition: Partition) -> Iterator[str]:
             f"{share.parameter_bytes:,} bytes of parameters, {share.peak_bytes:,} at peak, "
             f"{share.sent_bytes:,} sent a step"
         )
-    for edge in main_phase(partition).edges:
-        yield f"edge {edge}, {edge.size_bytes:,} bytes"
+    edges = main_phase(partition).edges
+    if len(edges) <= LISTED:
+        yield from (f"edge {edge}, {edge.size_bytes:,} bytes a step" for edge in edges)
+        return
+    for source, target in sorted({(edge.source, edge.target) for edge in edges}):
+        sizes = [edge.size_bytes for edge in edges if (edge.source, edge.target) == (source, target)]
+        yield f"edges {source} -> {target}: {len(sizes)} of {sum(sizes):,} bytes a step together"

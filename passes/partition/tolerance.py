@@ -19,7 +19,7 @@ from graphopt.proof.partitioning import relative_error
 from graphopt.rewrite.placing.emulator import Emulator, flat_inputs
 from graphopt.rewrite.placing.layouts import placed_stages
 from graphopt.scores.calibration import call_batch, numbered_batches
-from graphopt.stages import Partition
+from graphopt.stages import STEADY, Partition
 
 EXTRAPOLATIONS = (0.0, 0.5, 1.0)
 """How far late values are continued, where the user leaves that to the error."""
@@ -103,19 +103,20 @@ def within_error(
         seconds = draft.warm_up * alone + (len(steps) - draft.warm_up) * finished.step_seconds
         tried.append((seconds, error, draft))
         lines.append(
-            f"warm_up={draft.warm_up}, extrapolate={draft.options['extrapolate']}: "
+            f"{finished.phases[STEADY].size_bytes:,} bytes a step, {_variant(draft)}: "
             f"{alone * len(steps) / seconds:.2f}x over {len(steps)} steps, error {error:.3g}"
         )
     fitting = [one for one in tried if one[1] <= limit]
     if not fitting:
-        nearest = min(error for _, error, _ in tried)
+        nearest, closest = min(((error, draft) for _, error, draft in tried), key=lambda one: one[0])
         raise BudgetError(
-            f"no asynchronous plan is within error={limit:g} on {len(steps)} calibration steps; the nearest has "
-            f"{nearest:.3g}: allow that, use mode=cfg or mode=pipeline, which are exact, or fewer devices",
+            f"no asynchronous plan is within error={limit:g}, the mean error of a late step, on {len(steps)} "
+            f"calibration steps; the nearest, with {_variant(closest)}, has {nearest:.3g}: allow that, use mode=cfg or "
+            "mode=pipeline, which are exact, or fewer devices",
             nearest,
             "; ".join(lines),
         )
-    _, error, best = min(fitting, key=lambda one: one[0])
+    _, error, best = min(fitting, key=lambda one: one[:2])
     return best, error, tuple(lines)
 
 
@@ -124,6 +125,10 @@ def variants(draft: Partition, *, extrapolate: bool, warm_up: bool) -> Iterator[
     for share in EXTRAPOLATIONS if extrapolate else (float(draft.options["extrapolate"]),):
         for first in WARM_UPS if warm_up else (draft.warm_up,):
             yield replace(draft, warm_up=first, options={**draft.options, "extrapolate": share})
+
+
+def _variant(draft: Partition) -> str:
+    return f"warm_up={draft.warm_up} and extrapolate={draft.options['extrapolate']:g}"
 
 
 def _distinct(drafts: Iterable[Partition], steps: int) -> Iterator[Partition]:

@@ -16,7 +16,7 @@ from graphopt.input_check import flat_like, template_of
 from graphopt.program import Program
 from graphopt.rewrite.placing.placed import Placed, Roles, site_of
 from graphopt.stages import Delay, is_steady
-from graphopt.wire import extrapolated, packed
+from graphopt.wire import extrapolated, handed
 
 Kept = Mapping[tuple[str, int], deque[Tensor]]
 """What is kept of earlier steps, by value and device, the latest last."""
@@ -139,12 +139,12 @@ class _State:
         return fx.map_arg(arguments, read.__getitem__)
 
     def read(self, node: fx.Node, device: int | None) -> Any:
-        """A value as a device reads it: what another one computed arrives without gaps in memory."""
+        """A value as a device reads it: what another one computed arrives in memory of its own."""
         value = self.known[node]
         if device is None or not isinstance(value, Tensor) or self.device(node) in (None, device):
             return value
         if (node, device) not in self._sent:
-            self._sent[node, device] = packed(value)
+            self._sent[node, device] = handed(value)
         return self._sent[node, device]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -26,7 +26,8 @@ class Group:
 
     Attributes:
         site: where.
-        level: most changes of device or copy on a way from an input to one of its nodes.
+        level: most changes of device or copy on a way from an input to one of its nodes; -1 for shares of inputs that
+            are cut for other devices.
         sends: whether it holds what other devices read and what that is computed from, not the rest.
         nodes: in the order of the graph.
     """
@@ -123,9 +124,10 @@ def groups_of(phased: Phased) -> list[Group]:
 def _levelled(phased: Phased) -> dict[fx.Node, Group]:
     """The group of each node by site and level: what does not wait for another site in between."""
     least: dict[fx.Node, int] = {}
-    level = _levels(phased, least)
+    shares = _shares(phased)
+    level = _levels(phased, least, shares)
     while any(_raised(level, least, nodes) for nodes in phased.together):
-        level = _levels(phased, least)
+        level = _levels(phased, least, shares)
         if max(level.values()) > len(level):
             raise PlanError(
                 "memory that is written to in place is shared by operators that wait for each other over other "
@@ -139,15 +141,29 @@ def _levelled(phased: Phased) -> dict[fx.Node, Group]:
     return home
 
 
-def _levels(phased: Phased, least: Mapping[fx.Node, int]) -> dict[fx.Node, int]:
+def _shares(phased: Phased) -> set[fx.Node]:
+    """Shares of inputs that the sampler cuts for other devices: they come before everything, so that nobody waits."""
+    held = {node for nodes in phased.together for node in nodes}
+    found: dict[fx.Node, None] = {}
+    for node in phased.computed:
+        at_hand = all(one.op == "placeholder" or one in found for one in phased.operands(node))
+        if at_hand and node not in held and phased.device(node) == phased.placed.sampler and not _macs(node):
+            found[node] = None
+    wanted = {node for node, device in phased.readers() if node in found and device != phased.device(node)}
+    for node in reversed(found):
+        if node in wanted:
+            wanted.update(one for one in phased.operands(node) if one in found)
+    return wanted
+
+
+def _levels(phased: Phased, least: Mapping[fx.Node, int], shares: Collection[fx.Node]) -> dict[fx.Node, int]:
     """Most changes of site on a way from an input to each node, and no fewer than is asked for."""
     level: dict[fx.Node, int] = {}
     for node in phased.computed:
         here = site_of(phased.placed, node)
         inner = [operand for operand in phased.operands(node) if operand in level]
         changes = (level[one] + (site_of(phased.placed, one) != here) for one in inner)
-        level[node] = max(changes, default=0)
-        level[node] = max(level[node], least.get(node, 0))
+        level[node] = -1 if node in shares else max(0, least.get(node, 0), *changes)
     return level
 
 
@@ -189,14 +205,15 @@ def _work(home: dict[fx.Node, Group]) -> dict[int, int]:
     """Multiply-accumulates of each group; the least counts one, for what contracts nothing."""
     work: dict[int, int] = {}
     for node, group in home.items():
-        shapes = [integer_shape(value_of(operand)) for operand in tensor_operands(node)]
-        macs = (
-            node_macs(node, shapes, integer_shape(value_of(node)))
-            if isinstance(node.target, torch._ops.OpOverload)
-            else 0
-        )
-        work[id(group)] = work.get(id(group), 0) + max(macs, 1)
+        work[id(group)] = work.get(id(group), 0) + max(_macs(node), 1)
     return work
+
+
+def _macs(node: fx.Node) -> int:
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return 0
+    shapes = [integer_shape(value_of(operand)) for operand in tensor_operands(node)]
+    return node_macs(node, shapes, integer_shape(value_of(node)))
 
 
 def _parted(phased: Phased, home: dict[fx.Node, Group]) -> dict[fx.Node, Group]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from graphopt.errors import RuntimeMismatchError
 from graphopt.partition.sending import Route, route
 from graphopt.stages import Edge, Partition
-from graphopt.wire import packed
+from graphopt.wire import MOST_GAPS, dense_strides, kept_strides, packed, stride_order
 
 DIMENSIONS = 16
 """Most dimensions of a tensor that is sent."""
@@ -74,7 +74,7 @@ def sendable(value: Tensor) -> Tensor:
     Args:
         value: any shape and strides.
     """
-    return packed(value.detach().resolve_conj().resolve_neg())
+    return packed(value.detach())
 
 
 def bytes_of(value: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ class TensorSpec:
     Attributes:
         shape: sizes.
         dtype: type.
-        strides: strides of the packed tensor.
+        strides: strides that the receiver gives it.
     """
 
     shape: tuple[int, ...]
@@ -98,12 +98,24 @@ class TensorSpec:
 
     @classmethod
     def of(cls, value: Tensor) -> TensorSpec:
-        """Describe a packed tensor."""
-        return cls(tuple(value.shape), value.dtype, tuple(value.stride()))
+        """Describe a tensor as its receiver gets it."""
+        return cls(tuple(value.shape), value.dtype, kept_strides(value))
 
     def empty(self, device: torch.device) -> Tensor:
-        """Make a tensor of this description, its values as they come."""
-        return torch.empty_strided(self.shape, self.strides, dtype=self.dtype, device=device)
+        """Make a tensor without gaps for what is sent, its values as they come."""
+        strides = dense_strides(self.shape, stride_order(self.strides))
+        return torch.empty_strided(self.shape, strides, dtype=self.dtype, device=device)
+
+    def spread(self, received: Tensor) -> Tensor:
+        """Return what was received with the strides that it had; not copied where they have no gaps.
+
+        Args:
+            received: what `empty` made.
+        """
+        if received.stride() == self.strides:
+            return received
+        made = torch.empty_strided(self.shape, self.strides, dtype=self.dtype, device=received.device)
+        return made.copy_(received)
 
     def numbers(self, edge: Edge) -> Tensor:
         """The description as it is sent: (SPEC_NUMBERS,) int64.
@@ -149,9 +161,11 @@ class TensorSpec:
         if not fits(self.shape, edge.shape, batch):
             rows = "" if batch[0] == batch[1] else f" for {batch[0]} rows instead of {batch[1]}"
             raise RuntimeMismatchError(f"{edge}: {found}, wanted the sizes {[*edge.shape]}{rows}; {advice}")
-        dense = sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True)) + 1
-        if 0 not in self.shape and dense != math.prod(self.shape):
-            raise RuntimeMismatchError(f"{edge}: {found} with the strides {[*self.strides]}, wanted no gaps; {advice}")
+        extent = sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True)) + 1
+        if 0 not in self.shape and not math.prod(self.shape) <= extent <= MOST_GAPS * math.prod(self.shape):
+            raise RuntimeMismatchError(
+                f"{edge}: {found} with the strides {[*self.strides]}, wanted fewer gaps; {advice}"
+            )
 
 
 def fits(found: Sequence[int], wanted: Sequence[int], batch: tuple[int, int]) -> bool:

@@ -45,17 +45,16 @@ class Parcel:
 
     Attributes:
         edge: the edge.
-        arrived: whether it is there.
     """
 
     def __init__(self, post: Post, edge: Edge, order: StepOrder) -> None:
         self._post = post
         self.edge = edge
         self._order = order
-        self._opened: tuple[Tensor, Work] | None = None
-        self.arrived = False
+        self._opened: tuple[Tensor, Work, TensorSpec] | None = None
+        self._tensor: Tensor | None = None
 
-    def open(self) -> tuple[Tensor, Work]:
+    def open(self) -> tuple[Tensor, Work, TensorSpec]:
         """Make ready to receive it; where its sizes are not known yet, wait until the sender tells them."""
         if self._opened is None:
             self._opened = self._post.receive(self.edge, self._order)
@@ -68,11 +67,17 @@ class Parcel:
             LostPeerError: it does not come in time, or the other device is gone.
             RuntimeMismatchError: it is not what was planned.
         """
-        buffer, work = self.open()
-        if not self.arrived:
+        if self._tensor is None:
+            buffer, work, spec = self.open()
             self._post.wait(work, self.edge.source, f"waits for {self.edge} at step {self._order.step}")
-            self.arrived = True
-        return buffer
+            self._tensor = spec.spread(buffer)
+            self._opened = None  # what it was received into is not needed any more
+        return self._tensor
+
+    @property
+    def arrived(self) -> bool:
+        """Whether it is there."""
+        return self._tensor is not None
 
     def drop(self) -> None:
         """Let go of the message."""
@@ -137,10 +142,9 @@ class Post:
 
         Raises:
             LostPeerError: the other device is gone, or does not take it.
-            RuntimeMismatchError: it has other sizes than it had for the same inputs.
+            RuntimeMismatchError: it has other sizes or strides than it had for the same inputs.
         """
-        parcel = sendable(value)
-        spec = TensorSpec.of(parcel)
+        parcel, spec = sendable(value), TensorSpec.of(value)
         kind = (order.shapes, order.phase, route(edge))
         if kind not in self._told:
             numbers = spec.numbers(edge)
@@ -187,7 +191,7 @@ class Post:
         self._expect_next(order)
         return parcels
 
-    def receive(self, edge: Edge, order: StepOrder) -> tuple[Tensor, Work]:
+    def receive(self, edge: Edge, order: StepOrder) -> tuple[Tensor, Work, TensorSpec]:
         """Begin to receive an edge; where its sizes are not known yet, wait until the sender tells them.
 
         Raises:
@@ -202,12 +206,13 @@ class Post:
             spec.require(edge, order.batch)
             self._known[kind] = spec
         buffer = self._known[kind].empty(self._place)
-        return buffer, self._post(edge, bytes_of(buffer), order)
+        return buffer, self._post(edge, bytes_of(buffer), order), self._known[kind]
 
     def settle(self) -> None:
         """At the end of a step, learn the sizes of what has never been received before."""
         for parcel in self._unopened:
-            parcel.open()
+            if not parcel.arrived:
+                parcel.open()
         self._unopened.clear()
 
     def forget(self, lane: int) -> None:

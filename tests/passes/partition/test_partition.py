@@ -325,9 +325,9 @@ def test_a_partition_of_another_program_is_refused(costs: str) -> None:
 
 def test_the_report_names_the_figures(costs: str) -> None:
     report = spread(costs, "devices=2").report.passes[0]
-    assert report.before["step_seconds"] < report.after["step_seconds"]
+    assert report.before["predicted_step_seconds"] < report.after["predicted_step_seconds"]
     assert report.after["sent_bytes"] == 2 * 4 * 16 * 64
-    assert report.after["parameter_bytes_per_device"] == report.before["parameter_bytes_per_device"] / 2
+    assert report.after["largest_device_parameter_bytes"] == report.before["largest_device_parameter_bytes"] / 2
     assert any(note.startswith("edge ") for note in report.notes)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from hand_made import EXAMPLES, ROWS, asynchronous, edge, in_threads, pipeline, programs_of
+from hand_made import EXAMPLES, ROWS, asynchronous, edge, in_threads, pipeline, programs_of, second
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import inputs, loop, oracle
@@ -15,6 +16,10 @@ from torch import Tensor
 from graphopt.errors import GraphoptError
 from graphopt.partition.sending import is_sent, route, steps_ahead
 from graphopt.runtime.distributed.driver import Driver
+from graphopt.runtime.distributed.example_run import compare
+from graphopt.runtime.distributed.machine import DeviceProgram
+from graphopt.runtime.distributed.step_inputs import StepInputs
+from graphopt.schedule import CACHED, FULL, Every, Schedule, StepProgram
 from graphopt.stages import REPLAY, STEADY, SYNC, Delay, Partition, Phase, Segment
 
 
@@ -74,6 +79,61 @@ def test_another_batch_and_back() -> None:
     found = in_threads(programs_of(*asynchronous()), drive)[0]
     for rows, outputs in zip((2, 5, 2), found, strict=True):
         require_equal(outputs, loop(oracle(1), 3, inputs(rows)))
+
+
+@pytest.mark.parametrize("rows", [(2, 2, 5, 5, 2, 2), (4, 4, 4, 2, 2, 2)])
+def test_another_batch_midway(rows: tuple[int, ...]) -> None:
+    """Guidance that ends midway halves the batch; what was posted ahead for the whole one is not taken for it."""
+    given = [inputs(count, seed) for seed, count in enumerate(rows)]
+
+    def drive(driver: Driver) -> list[Tensor]:
+        driver.begin(steps=len(rows))
+        return [driver.step(one)[0] for one in given]
+
+    step = oracle(None)
+    require_equal(in_threads(programs_of(*pipeline()), drive)[0], [step(one) for one in given])
+
+
+@pytest.mark.parametrize("extrapolate", [0.0, 1.0])
+def test_other_strides_midway(extrapolate: float) -> None:
+    given = [inputs(seed=seed) for seed in range(6)]
+    given[0]["x"] = given[0]["x"].t().contiguous().t()
+    given[3]["x"] = given[3]["x"].expand(2, -1, -1)[0]
+
+    def drive(driver: Driver) -> list[list[Tensor]]:
+        found = []
+        for _ in range(2):
+            driver.begin(steps=len(given))
+            found.append([driver.step(one)[0] for one in given])
+        return found
+
+    for found in in_threads(programs_of(*asynchronous(extrapolate)), drive)[0]:
+        step = oracle(1, extrapolate)
+        require_equal(found, [step(one) for one in given])
+
+
+def test_phases_in_turn_whose_sizes_are_not_known_yet() -> None:
+    """The first message of a phase is announced; the next step's, of a known phase, must not be taken for it."""
+    partition, modules = pipeline()
+    phases = {FULL: partition.phases[SYNC], CACHED: partition.phases[SYNC]}
+    schedule = Schedule(programs={name: StepProgram() for name in phases}, policy=Every(2))
+    programs: dict[int, Any] = {
+        device: DeviceProgram(
+            replace(partition, phases=phases),
+            device,
+            {(phase, id_): one for (_, id_), one in own.items() for phase in phases},
+            schedule=schedule,
+        )
+        for device, own in modules.items()
+    }
+    given = [inputs(seed=seed) for seed in range(5)]
+
+    def drive(driver: Driver) -> list[Tensor]:
+        driver.begin(steps=len(given))
+        return [driver.step(one)[0] for one in given]
+
+    step = oracle(None)
+    require_equal(in_threads(programs, drive)[0], [step(one) for one in given])
 
 
 def test_a_generation_left_midway_leaves_nothing_behind() -> None:
@@ -147,7 +207,7 @@ def test_strides_arrive_as_they_were() -> None:
     modules = {0: {(SYNC, "0.0"): gives}, 1: {(SYNC, "1.0"): takes}}
     found = in_threads(programs_of(partition, modules), lambda driver: driver.step(EXAMPLES))
     assert float(found[0][0]) == float(value.sum() + value[:, :, ::2].sum())
-    assert seen == [((2, 4, 3), (12, 1, 4)), ((2, 3, 2), (6, 2, 1))]
+    assert seen == [((2, 4, 3), (12, 1, 4)), ((2, 3, 2), (12, 4, 2))]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int64, torch.bool, torch.complex64])
@@ -194,6 +254,32 @@ def test_a_replayed_step_returns_what_is_kept() -> None:
     require_equal(found, [fresh[0], fresh[1], fresh[1], fresh[2], fresh[2]])
 
 
+@pytest.mark.parametrize("steps", [4, 5])
+def test_the_last_step_replays_what_only_it_reads(steps: int) -> None:
+    def gives(h: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        (out,) = second(h, t)
+        return out, out + 1
+
+    sync, modules = pipeline()
+    segments = (sync.phases[SYNC].segments[0], Segment("1.0", 1, ("h", "t"), ("out", "next"), ("out",)))
+    steady = Phase(segments, (*sync.phases[SYNC].edges, edge("next", 1, 0, delay=1)), ("out",))
+    phases = {SYNC: steady, STEADY: steady, REPLAY: Phase((), (), ("again",))}
+    delays = (Delay("again", "next", 0),)
+    partition = Partition("async", 2, 0, ((), ()), phases, delays, warm_up=1, stride=2)
+    both = {
+        0: {(phase, "0.0"): modules[0][SYNC, "0.0"] for phase in (SYNC, STEADY)},
+        1: {(phase, "1.0"): gives for phase in (SYNC, STEADY)},
+    }
+
+    def drive(driver: Driver) -> list[Tensor]:
+        driver.begin(steps=steps)
+        return [driver.step(inputs(seed=step))[0] for step in range(steps)]
+
+    found = in_threads(programs_of(partition, both), drive)[0]
+    fresh = [oracle(None)(inputs(seed=step)) for step in range(steps)]
+    require_equal(found, [fresh[0], fresh[1], fresh[1] + 1, fresh[3], fresh[3] + 1][:steps])
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
@@ -211,3 +297,17 @@ def test_inputs_that_do_not_fit_are_refused_before_anything_is_sent(change: dict
         return loop(lambda given: driver.step(given)[0], 2, inputs())
 
     require_equal(in_threads(programs_of(*pipeline()), drive)[0], loop(oracle(None), 2, inputs()))
+
+
+def test_a_shifted_timestep_is_that_of_the_step_before_whoever_writes_to_it() -> None:
+    partition = replace(asynchronous()[0], time_shift=True, timestep="t")
+    shifted, given = StepInputs(partition), {"t": torch.tensor([9.0])}
+    shifted.of_step(given, SYNC, 0)
+    given["t"].fill_(8.0)
+    assert shifted.of_step(given, STEADY, 1)["t"].tolist() == [9.0]
+
+
+def test_runs_that_left_the_numbers_are_compared() -> None:
+    lost = {"out": torch.tensor([float("inf"), float("nan")])}
+    assert compare(lost, lost) == (True, 0.0)
+    assert compare({"out": torch.ones(2)}, lost) == (False, float("inf"))
