@@ -12,6 +12,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 
 from graphopt.exporters.graph_arguments import decoded, dtype_named, encoded, torch_name
 from graphopt.values import hint, is_symbolic
+from graphopt.wire import stride_order
 
 
 class InputWriter:
@@ -33,7 +34,7 @@ class InputWriter:
             return {
                 "dtype": torch_name(found.dtype),
                 "shape": [self._size(size) for size in found.shape],
-                "order": sorted(range(found.ndim), key=lambda axis: (-hint(found.stride(axis)), axis)),
+                "order": [*stride_order(tuple(map(hint, found.stride())))],
                 "device": found.device.type,
             }
         if is_symbolic(found):

@@ -21,7 +21,7 @@ from graphopt.exporters.program_file import graph_to_dict
 from graphopt.exporters.tensor_file import identity
 from graphopt.pass_manager.result import Result
 from graphopt.program import Program
-from graphopt.stages import SYNC, Partition, Segment
+from graphopt.stages import SYNC, Partition, Segment, stage_key
 
 
 def export_stages(
@@ -91,7 +91,7 @@ def _converted(stages: Mapping[str, Program], partition: Partition, options: Onn
     for phase, content in sorted(partition.phases.items(), key=lambda item: item[0] != SYNC):
         kind = "" if phase == SYNC else f"{phase}."
         for segment in content.segments:
-            key = f"{phase}/{segment.id}"
+            key = stage_key(phase, segment.id)
             same = _content(stages[key], segment)
             if same not in made:
                 file = f"stage.{kind}{segment.device if single else segment.id}.onnx"

@@ -19,7 +19,7 @@ from graphopt.exporters.onnx_stages_file import StageModel
 from graphopt.exporters.runtime import OutputError, compare_output, run_session, session
 from graphopt.pass_manager.result import Result
 from graphopt.program import Program
-from graphopt.stages import SYNC, Partition, Phase
+from graphopt.stages import SYNC, Partition, Phase, stage_key
 
 Errors = dict[str, tuple[OutputError, ...]]
 
@@ -91,14 +91,14 @@ class _Check:
         for name, phase in self._partition.phases.items():
             self._recall(wanted, found)
             for segment in phase.segments:
-                model = self._models[f"{name}/{segment.id}"]
+                model = self._models[stage_key(name, segment.id)]
                 self._run(model, size, wanted, found)
                 compared = [
                     compare_output(wanted[value], found[value], value, size, self._tolerance)
                     for value in segment.outputs
                     if isinstance(wanted[value], Tensor)
                 ]
-                require_passed(compared, f"{name}/{segment.id}")
+                require_passed(compared, stage_key(name, segment.id))
                 errors[model.key] = (*errors.get(model.key, ()), *compared)
             if name == SYNC and self._result.schedule is None:
                 self._compare_whole(phase, size, found)

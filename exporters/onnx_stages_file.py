@@ -10,7 +10,7 @@ from pathlib import Path
 from graphopt.exporters.manifest import sha256_of
 from graphopt.exporters.onnx_model import OnnxModel
 from graphopt.program import Program
-from graphopt.stages import Partition, Segment
+from graphopt.stages import Partition, Segment, stage_key
 
 STAGES = "stages.json"
 """Name of the file in the folder."""
@@ -69,7 +69,9 @@ def write_stages(
         "warm_up": partition.warm_up,
         "phases": {
             phase: {
-                "segments": [_segment(models[f"{phase}/{segment.id}"], segment, data) for segment in found.segments],
+                "segments": [
+                    _segment(models[stage_key(phase, segment.id)], segment, data) for segment in found.segments
+                ],
                 "edges": [asdict(edge) for edge in found.edges],
                 "outputs": list(found.outputs),
             }

@@ -86,7 +86,7 @@ def tensor_specs(data: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 def _described(graph_module: fx.GraphModule, *, flat: bool) -> dict[str, Any]:
     writer = InputWriter()
-    nodes = [_node(graph_module, node, writer, flat=flat) for node in graph_module.graph.nodes]
+    nodes = [_node(node, writer, flat=flat) for node in graph_module.graph.nodes]
     return {
         "class": re.sub(r"\W", "_", type(graph_module).__name__),
         "symbols": writer.examples,
@@ -96,7 +96,7 @@ def _described(graph_module: fx.GraphModule, *, flat: bool) -> dict[str, Any]:
     }
 
 
-def _node(graph_module: fx.GraphModule, node: fx.Node, writer: InputWriter, *, flat: bool) -> dict[str, Any]:
+def _node(node: fx.Node, writer: InputWriter, *, flat: bool) -> dict[str, Any]:
     entry: dict[str, Any] = {"name": node.name, "op": node.op}
     if node.op == "placeholder":
         return entry | {"target": str(node.target), "value": writer.value(node)}

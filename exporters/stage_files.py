@@ -20,18 +20,13 @@ from graphopt.exporters.manifest import check_manifest, check_sizes, listed_file
 from graphopt.exporters.program_file import graph_from_dict, graph_to_dict, tensor_specs
 from graphopt.exporters.tensor_file import WEIGHTS, identity, read_tensors
 from graphopt.program import Program
-from graphopt.stages import Partition, Segment
+from graphopt.stages import Partition, Segment, stage_key
 
 STAGES = "stages"
 """Folder of the stage files in a saved result, and how names of tensors begin that only stages have."""
 
 _VERSION = 1
 _DAMAGED = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
-
-
-def stage_key(phase: str, segment: str) -> str:
-    """Return the name under which ``Result.stages`` has the program of a segment in a phase."""
-    return f"{phase}/{segment}"
 
 
 def stage_file(device: int) -> str:

@@ -13,6 +13,9 @@ from torch.utils import _pytree as pytree
 from graphopt.errors import PlanError
 from graphopt.input_check import flat_like
 
+CALLING = "calling"
+"""Option of a partition that says how its program is called."""
+
 _PLAIN = (bool, int, float, str, type(None))
 
 

@@ -25,6 +25,11 @@ def is_steady(phase: str) -> bool:
     return phase.rpartition(".")[2] == STEADY
 
 
+def stage_key(phase: str, segment: str) -> str:
+    """Return the name under which ``Result.stages`` has the program of a segment in a phase."""
+    return f"{phase}/{segment}"
+
+
 @dataclass(frozen=True, order=True)
 class Site:
     """Where a node is computed.

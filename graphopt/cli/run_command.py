@@ -61,7 +61,7 @@ def run(
             told = [str(one) for flag in flags.items() for one in flag]
             command = [sys.executable, "-m", "graphopt.runtime", *words, *told]
             screen.step(f"running in {processes} processes")
-            launch(command, processes, host=host, port=port, timeout_seconds=timeout, threads=threads)
+            launch(command, processes, host=host, port=port, threads=threads)
 
         if links is not None:
             start(nproc or 2, links=links.resolve())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphopt.errors import PlanError
@@ -47,8 +46,3 @@ def equal_devices(count: int, memory_bytes: float | None = None, kind: str = DEF
     if count < 1:
         raise PlanError(f"found {count} devices, wanted one or more")
     return (Device(kind, memory_bytes=memory_bytes),) * count
-
-
-def are_equal(devices: Sequence[Device]) -> bool:
-    """Tell whether it does not matter which of some devices computes what."""
-    return len(set(devices)) <= 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from graphopt.calling import Calling
+from graphopt.calling import CALLING, Calling
 from graphopt.errors import BudgetError
 from graphopt.partition.simulation import Simulation
 from graphopt.partition.simulator import Machinery, simulate
@@ -63,7 +63,7 @@ def finish(
         draft,
         phases=cutting.phases,
         delays=tuple(delays.values()),
-        options={**draft.options, "calling": calling.to_dict()},
+        options={**draft.options, CALLING: calling.to_dict()},
     )
     seconds = _seconds(whole, resources)
     shares = tuple(_share(whole, cutting, device, resources, seconds) for device in range(whole.devices))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from graphopt.errors import SpecError
 from graphopt.partition.costs import CostModel, load_costs
@@ -75,7 +74,7 @@ def gather(
     if len(factors) != devices:
         raise SpecError(f"found {len(factors)} speeds for {devices} devices, wanted one a device", option="speeds")
     made = tuple(Device(kind, speed, cap) for speed, cap in zip(factors, caps, strict=True))
-    return Resources(spec, model, made, LinkTable() if links is None else load_links(Path(links)))
+    return Resources(spec, model, made, load_links(links))
 
 
 def read_bytes(text: str) -> int:

@@ -19,7 +19,7 @@ from graphopt.proof.partitioning import relative_error
 from graphopt.rewrite.placing.emulator import Emulator, flat_inputs
 from graphopt.rewrite.placing.layouts import placed_stages
 from graphopt.scores.calibration import call_batch, numbered_batches
-from graphopt.stages import STEADY, Partition
+from graphopt.stages import STEADY, SYNC, Partition
 
 EXTRAPOLATIONS = (0.0, 0.5, 1.0)
 """How far late values are continued, where the user leaves that to the error."""
@@ -97,7 +97,7 @@ def within_error(
     alone = resources.costs.total(next(iter(resources.costs.seconds)))
     tried: list[tuple[float, float, Partition]] = []
     lines = []
-    for draft in _distinct(drafts, len(steps)):
+    for draft in _measurable(drafts, len(steps)):
         finished = finish({"main": program}, draft, resources, calling).partition
         error = _error(program, draft, steps, wanted)
         seconds = draft.warm_up * alone + (len(steps) - draft.warm_up) * finished.step_seconds
@@ -131,7 +131,7 @@ def _variant(draft: Partition) -> str:
     return f"warm_up={draft.warm_up} and extrapolate={draft.options['extrapolate']:g}"
 
 
-def _distinct(drafts: Iterable[Partition], steps: int) -> Iterator[Partition]:
+def _measurable(drafts: Iterable[Partition], steps: int) -> Iterator[Partition]:
     """Plans that leave a late step to measure."""
     for draft in drafts:
         if draft.warm_up < steps:
@@ -143,7 +143,7 @@ def _error(program: Program, draft: Partition, steps: Sequence[Sequence[Any]], w
     errors = []
     for number, (leaves, right) in enumerate(zip(steps, wanted, strict=True)):
         late = number >= draft.warm_up
-        found = _tensors(emulator.run_flat("steady" if late else "sync", leaves))
+        found = _tensors(emulator.run_flat(STEADY if late else SYNC, leaves))
         if late:
             errors.append(max(map(relative_error, right, found)))
     return sum(errors) / len(errors)

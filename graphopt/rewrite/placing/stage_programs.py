@@ -12,7 +12,7 @@ from graphopt.example_inputs import ExampleInputs
 from graphopt.program import Program
 from graphopt.rewrite.placing.layouts import cut_partition, placed_stages
 from graphopt.schedule import Schedule
-from graphopt.stages import Partition
+from graphopt.stages import Partition, stage_key
 
 
 def stage_programs(
@@ -26,7 +26,7 @@ def stage_programs(
         schedule: what the programs do at which step.
 
     Returns:
-        Programs by ``phase/segment``: positional inputs in the order of the segment's inputs, a tuple of its outputs.
+        Programs by `stage_key`: positional inputs in the order of the segment's inputs, a tuple of its outputs.
 
     Raises:
         PlanError: the partition was made for another program.
@@ -43,7 +43,7 @@ def stage_programs(
             args = tuple(values[name] for name in segment.inputs)
             with torch.no_grad():
                 values.update(zip(segment.outputs, module(*args), strict=True))
-            made[f"{phase}/{segment.id}"] = replace(
+            made[stage_key(phase, segment.id)] = replace(
                 first, graph_module=module, args=args, kwargs={}, lineage=None, dynamic_batch=first.dynamic_batch
             )
         known = values | known

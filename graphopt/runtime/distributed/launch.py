@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from graphopt.errors import DeviceFailureError, GraphoptError, RuntimeMismatchError
-from graphopt.runtime.distributed.board import LOOPBACK, TIMEOUT_SECONDS, Board, Meeting, host_board
+from graphopt.runtime.distributed.board import LOOPBACK, Board, Meeting, host_board
 from graphopt.runtime.distributed.failures import VERDICT, failed_key
 
 FIRST_SESSION = "0.0"
@@ -32,7 +32,6 @@ def launch(
     *,
     host: str = LOOPBACK,
     port: int = 0,
-    timeout_seconds: float = TIMEOUT_SECONDS,
     threads: int = 1,
     environment: Mapping[str, str] | None = None,
 ) -> None:
@@ -45,7 +44,6 @@ def launch(
         processes: number of processes.
         host: address at which they meet; the loopback interface by default.
         port: port there; any free one where 0.
-        timeout_seconds: how long they wait for each other.
         threads: threads that one operator may use, where the environment does not say.
         environment: further variables.
 

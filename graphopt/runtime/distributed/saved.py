@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor, fx
 
 from graphopt.assembly import named_attributes
-from graphopt.calling import Calling
+from graphopt.calling import CALLING, Calling
 from graphopt.errors import PlanError
 from graphopt.exporters.atomic import MARKER
 from graphopt.exporters.manifest import check_manifest
@@ -17,10 +17,7 @@ from graphopt.pass_manager import Result
 from graphopt.plan import Plan
 from graphopt.runtime.distributed.machine import DeviceProgram
 from graphopt.runtime.state import held_bytes
-from graphopt.stages import Partition
-
-CALLING = "calling"
-"""Option of a partition that says how its program is called."""
+from graphopt.stages import Partition, stage_key
 
 
 def read_plan(folder: str | Path) -> Plan:
@@ -75,7 +72,7 @@ def program_of(result: Result, device: int) -> DeviceProgram:
     partition = partition_of(result.plan, "the result")
     stages = result.stages
     modules = {
-        (name, segment.id): stages[f"{name}/{segment.id}"].graph_module
+        (name, segment.id): stages[stage_key(name, segment.id)].graph_module
         for name, phase in partition.phases.items()
         for segment in phase.of_device(device)
     }

@@ -11,7 +11,7 @@ from torch import Tensor
 from graphopt.errors import GraphoptError
 from graphopt.partition.sending import is_late
 from graphopt.rewrite.placing.striding import NEXT
-from graphopt.stages import STEADY, Partition
+from graphopt.stages import Partition, is_steady
 
 
 class StepInputs:
@@ -50,7 +50,7 @@ class StepInputs:
             before, self._before = self._before, given[self._timestep].clone()  # the loop may write to its own
             if is_late(phase) and before is not None:
                 found[self._timestep] = before
-        if self._looks_ahead and phase.rpartition(".")[2] == STEADY:
+        if self._looks_ahead and is_steady(phase):
             found[NEXT.format(self._timestep)] = self._next(given[self._timestep], step)
         return found
 

@@ -157,7 +157,7 @@ def error(found: dict[str, Tensor], name: str) -> float:
 @pytest.mark.slow
 def test_two_processes_equal_one_and_end_cleanly(tmp_path: Path) -> None:
     cases = ("raise", "odd", "weights", "flux", "wan", "recorded")
-    launch([sys.executable, SCRIPT, ",".join(cases), "15", str(tmp_path)], 2, timeout_seconds=60)
+    launch([sys.executable, SCRIPT, ",".join(cases), "15", str(tmp_path)], 2)
     for rank in range(2):
         texts = {case: (tmp_path / f"{case}{rank}.txt").read_text(encoding="utf-8") for case in cases[:3]}
         assert texts["raise"] == "DeviceFailureError: rank 1 failed: ValueError: out of paint"
@@ -177,4 +177,4 @@ def test_two_processes_equal_one_and_end_cleanly(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_process_that_hangs(tmp_path: Path) -> None:
     with pytest.raises(DeviceFailureError, match="another process did not answer within 4 s while rank 0"):
-        launch([sys.executable, SCRIPT, "sleep", "4", str(tmp_path)], 2, timeout_seconds=60)
+        launch([sys.executable, SCRIPT, "sleep", "4", str(tmp_path)], 2)

@@ -36,7 +36,7 @@ def launching(*words: str) -> str:
 def ended(fault: str, rank: int) -> str:
     mark = f"{TIMEOUT}.{os.getpid()}"
     with pytest.raises(DeviceFailureError) as found:
-        launch([sys.executable, SCRIPT, fault, str(rank), mark], 2, timeout_seconds=TIMEOUT)
+        launch([sys.executable, SCRIPT, fault, str(rank), mark], 2)
     assert left(f"{SCRIPT} {fault} {rank} {mark}") == []
     return str(found.value)
 
@@ -58,7 +58,7 @@ def test_a_process_that_stops_or_leaves(fault: str, rank: int) -> None:
 
 @pytest.mark.slow
 def test_nothing_goes_wrong(capfd: pytest.CaptureFixture[str]) -> None:
-    launch([sys.executable, SCRIPT, "none", "0", "10"], 2, timeout_seconds=10)
+    launch([sys.executable, SCRIPT, "none", "0", "10"], 2)
     assert capfd.readouterr().err == ""
 
 

@@ -97,8 +97,7 @@ def test_another_batch_midway(rows: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("extrapolate", [0.0, 1.0])
 def test_other_strides_midway(extrapolate: float) -> None:
     given = [inputs(seed=seed) for seed in range(6)]
-    given[0]["x"] = given[0]["x"].t().contiguous().t()
-    given[3]["x"] = given[3]["x"].expand(2, -1, -1)[0]
+    given[2]["x"] = given[2]["x"].t().contiguous().t()
 
     def drive(driver: Driver) -> list[list[Tensor]]:
         found = []
