@@ -106,6 +106,11 @@ def within_error(
             f"{finished.phases[STEADY].size_bytes:,} bytes a step, {_variant(draft)}: "
             f"{alone * len(steps) / seconds:.2f}x over {len(steps)} steps, error {error:.3g}"
         )
+    if not tried:
+        raise PreconditionError(
+            f"found {len(steps)} calibration steps and a warm-up as long, wanted a late step to measure; give more "
+            "steps, or a smaller warm_up"
+        )
     fitting = [one for one in tried if one[1] <= limit]
     if not fitting:
         nearest, closest = min(((error, draft) for _, error, draft in tried), key=lambda one: one[0])

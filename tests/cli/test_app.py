@@ -31,11 +31,12 @@ def test_help_ends_with_an_example(run: Run, command: tuple[str, ...], example: 
 def test_no_words_show_the_commands(run: Run) -> None:
     outcome = run()
     assert outcome.code == 0
-    assert [line.split()[0] for line in outcome.out.split("Commands:")[1].splitlines()[1:6]] == [
+    assert [line.split()[0] for line in outcome.out.split("Commands:")[1].splitlines()[1:7]] == [
         "inspect",
         "optimize",
         "export",
         "bench",
+        "run",
         "demo",
     ]
 

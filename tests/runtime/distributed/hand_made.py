@@ -17,7 +17,7 @@ from graphopt.runtime.distributed.machine import DeviceProgram
 from graphopt.stages import STEADY, SYNC, Delay, Edge, Partition, Phase, Segment
 
 ROWS, WIDTH = 2, 3
-TIMEOUT = 4.0
+TIMEOUT = 10.0
 EXAMPLES = {"x": torch.zeros(ROWS, WIDTH), "t": torch.zeros(1)}
 
 

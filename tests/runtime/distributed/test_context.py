@@ -27,7 +27,7 @@ from graphopt.runtime.distributed.launch import launch
 
 SCRIPT = str(Path(__file__).parent / "context_script.py")
 ROUNDING = 1e-6
-TIMEOUT = 2.0
+TIMEOUT = 6.0
 
 
 def flux(seed: int = 0) -> nn.Module:
