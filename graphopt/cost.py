@@ -74,6 +74,14 @@ def cost(program: Program) -> Cost:
     )
 
 
+def example_macs(node: fx.Node) -> int:
+    """Return the multiply-accumulates of a node on the example inputs; zero for what is no plain operator."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return 0
+    shapes = [integer_shape(value_of(operand)) for operand in tensor_operands(node)]
+    return node_macs(node, shapes, integer_shape(value_of(node)))
+
+
 def vocabulary_tables(program: Program) -> frozenset[str]:
     """Return names of the parameters that `Cost.parameters_without_vocabulary` leaves out, tied names included."""
     tables = _vocabulary(program.graph_module)

@@ -91,6 +91,11 @@ def fake_mode_of(values: Any) -> FakeTensorMode:
     return FakeTensorMode()
 
 
+def tensors_in(value: Any) -> list[torch.Tensor]:
+    """Return the tensors among nested values, in order."""
+    return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+
+
 def is_number(node: fx.Node) -> bool:
     """Tell whether a node computes a size or another plain number."""
     return isinstance(node.meta.get("val"), torch.SymInt | torch.SymFloat | torch.SymBool | int | float | bool)

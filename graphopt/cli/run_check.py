@@ -18,6 +18,7 @@ from graphopt.runtime.distributed.saved import calling_of, partition_of
 from graphopt.runtime.distributed.worker import Finished, example_inputs
 from graphopt.runtime.emulation import Emulation
 from graphopt.runtime.session import CacheSession
+from graphopt.values import tensors_in
 
 Call = Callable[..., Any]
 
@@ -70,7 +71,7 @@ class _Flat:
 
     def __call__(self, now: Mapping[str, Tensor]) -> list[Tensor]:
         args, kwargs = self._arguments(now)
-        return _tensors(self._program(*args, **kwargs))
+        return tensors_in(self._program(*args, **kwargs))
 
     def _arguments(self, now: Mapping[str, Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         leaves = [now.get(name, self._given[name]) for name in self._calling.inputs]
@@ -85,7 +86,3 @@ class _Emulated(_Flat):
         emulation = Emulation(result)
         emulation.reset(steps=steps, timesteps=example_timesteps(emulation.partition, given, steps))
         super().__init__(emulation, calling, given)
-
-
-def _tensors(output: Any) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from graphopt.example_inputs import ExampleInputs
 from graphopt.program import Program
 from graphopt.running import run_apart
+from graphopt.values import tensors_in
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,4 @@ def inputs_of(program: Program) -> ExampleInputs:
 
 def outputs_of(program: Program, inputs: ExampleInputs) -> list[Tensor]:
     """Every tensor that a program returns, in order."""
-    return [
-        leaf for leaf in pytree.tree_leaves(run_apart(program, inputs.args, inputs.kwargs)) if isinstance(leaf, Tensor)
-    ]
+    return tensors_in(run_apart(program, inputs.args, inputs.kwargs))

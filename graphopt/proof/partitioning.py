@@ -19,6 +19,7 @@ from graphopt.rewrite.placing.emulator import Emulator
 from graphopt.rewrite.placing.placed import Placed
 from graphopt.rewrite.placing.segments import Cutting
 from graphopt.stages import REPLAY, Partition, is_steady
+from graphopt.values import tensors_in
 
 ROUNDING = 1e-4
 """Largest relative error of what is computed in parts: operators round differently for other sizes."""
@@ -84,7 +85,7 @@ def _moved(inputs: Mapping[str, Any], step: int) -> dict[str, Any]:
 
 
 def _emulated(emulator: Emulator, phase: str, inputs: Mapping[str, Any]) -> list[Tensor]:
-    return _tensors(emulator.run_flat(phase, [*inputs.values()]))
+    return tensors_in(emulator.run_flat(phase, [*inputs.values()]))
 
 
 class _State:
@@ -134,7 +135,3 @@ def _own_inputs(placed: Placed, late: Collection[str]) -> dict[str, Any]:
     places = placed.program.graph_module.graph.find_nodes(op="placeholder")
     given = zip(places, inputs_of(placed.program).leaves(), strict=True)
     return {node.name: leaf for node, leaf in given if node.name not in late}
-
-
-def _tensors(output: Any) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]

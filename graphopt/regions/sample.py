@@ -11,9 +11,8 @@ import torch
 from torch import fx
 
 from graphopt.arguments import packet_of
-from graphopt.cost import integer_shape
+from graphopt.cost import example_macs, integer_shape
 from graphopt.errors import GraphoptError
-from graphopt.macs import node_macs, tensor_operands
 from graphopt.program import Program, require_program
 from graphopt.regions.flow import Flow, tensor_of
 from graphopt.values import value_of
@@ -39,7 +38,7 @@ class SampleFlow(Flow):
         reached = self.reached_from([self.sample])
         self._reached = [node for node in self.nodes if node in reached]
         self.dependent = [node for node in self._reached if node.op != "output"]
-        self.macs = {node: _macs(node) for node in self.nodes if isinstance(node.target, torch._ops.OpOverload)}
+        self.macs = {node: example_macs(node) for node in self.nodes if isinstance(node.target, torch._ops.OpOverload)}
         self.from_inputs = self.reached_from(node for node in self.nodes if node.op == "placeholder")
         self._bit = {node: 1 << place for place, node in enumerate(self._reached)}
         self._computing = sum(self._bit[node] for node in self.dependent if self.macs.get(node))
@@ -126,11 +125,6 @@ class SampleFlow(Flow):
                 if operand in self._bit:
                     below[operand] |= below[node] | self._bit[node]
         return below
-
-
-def _macs(node: fx.Node) -> int:
-    shapes = [integer_shape(value_of(operand)) for operand in tensor_operands(node)]
-    return node_macs(node, shapes, integer_shape(value_of(node)))
 
 
 def _sample(program: Program, name: str | None) -> fx.Node:

@@ -12,9 +12,10 @@ from graphopt.partition.simulator import Machinery, simulate
 from graphopt.passes.partition.occupancy import parameter_bytes, working_bytes
 from graphopt.passes.partition.resources import Resources
 from graphopt.program import Program
+from graphopt.rewrite.placing.copies import shares_of
 from graphopt.rewrite.placing.layouts import placed_stages
 from graphopt.rewrite.placing.placed import Placed
-from graphopt.rewrite.placing.segments import Cutting, cut
+from graphopt.rewrite.placing.segments import Cutting, all_delays, cut
 from graphopt.schedule import FULL, Schedule
 from graphopt.stages import STEADY, SYNC, DeviceShare, Partition, Phase
 
@@ -58,14 +59,13 @@ def finish(
     """
     stages = placed_stages(programs, draft, schedule)
     cutting = cut(stages)
-    delays = {(delay.name, delay.device): delay for placed in stages.values() for delay in placed.delays}
     whole = replace(
         draft,
         phases=cutting.phases,
-        delays=tuple(delays.values()),
+        delays=all_delays(stages),
         options={**draft.options, CALLING: calling.to_dict()},
     )
-    seconds = _seconds(whole, resources)
+    seconds = _seconds(whole, stages, resources)
     shares = tuple(_share(whole, cutting, device, resources, seconds) for device in range(whole.devices))
     _require_memory(whole, shares, resources)
     forecast = forecast_generation(whole, seconds, resources, schedule)
@@ -132,18 +132,13 @@ def _share(
     return DeviceShare(busy, held, peak, sent)
 
 
-def _seconds(partition: Partition, resources: Resources) -> dict[tuple[str, str], float]:
-    """Time of every segment by phase and id, on a device of speed 1."""
-    return {
-        (name, segment.id): sum(_node_seconds(partition, resources, node) for node in segment.nodes)
-        for name, phase in partition.phases.items()
-        for segment in phase.segments
-    }
-
-
-def _node_seconds(partition: Partition, resources: Resources, name: str) -> float:
-    """Time of a node, or of its copy for a part of the batch or of an axis."""
+def _seconds(partition: Partition, stages: Mapping[str, Placed], resources: Resources) -> dict[tuple[str, str], float]:
+    """Time of every segment by phase and id, on a device of speed 1; a copy takes its share of the whole node's."""
     table = next(iter(resources.costs.seconds.values()))
-    base = name.partition("_part_")[0].partition("_on_")[0].removesuffix("_now")
-    parts = max(partition.micro_batches, partition.patches)
-    return table.get(name, table.get(base, 0.0)) / parts
+    found = {}
+    for name, phase in partition.phases.items():
+        shares = shares_of(stages[name])
+        for segment in phase.segments:
+            made = (shares[node] for node in segment.nodes if node in shares)
+            found[name, segment.id] = sum(table.get(origin, 0.0) * share for origin, share in made)
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
 import torch
@@ -152,23 +152,7 @@ class PartitionProgram(Pass):
     def run(self, program: Program, context: PassContext) -> PassResult:
         """Plan the partition; see the class for the options."""
         resources = gather(program, self.devices, self.costs, self.memory, self.links, self.speeds)
-        settings = Settings(
-            self.mode,
-            self.devices,
-            self.sample,
-            self.micro_batches,
-            self.solver_seconds,
-            self.axis,
-            self.patches,
-            self.displaced,
-            self.local,
-            self.total,
-            self.warm_up,
-            self.stride,
-            self.extrapolate,
-            self.time_shift,
-            self.error,
-        )
+        settings = Settings(**{field.name: getattr(self, field.name) for field in fields(Settings)})
         schedule = context.schedule
         programs = {"main": program} if schedule is None else step_programs(program, schedule, allow_dead=("*",))
         if schedule is not None:

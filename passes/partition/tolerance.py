@@ -20,6 +20,7 @@ from graphopt.rewrite.placing.emulator import Emulator, flat_inputs
 from graphopt.rewrite.placing.layouts import placed_stages
 from graphopt.scores.calibration import call_batch, numbered_batches
 from graphopt.stages import STEADY, SYNC, Partition
+from graphopt.values import tensors_in
 
 EXTRAPOLATIONS = (0.0, 0.5, 1.0)
 """How far late values are continued, where the user leaves that to the error."""
@@ -92,7 +93,7 @@ def within_error(
     Raises:
         BudgetError: none is within the error.
     """
-    wanted = [_tensors(program.graph_module(*_called(program, leaves))) for leaves in steps]
+    wanted = [tensors_in(program.graph_module(*_called(program, leaves))) for leaves in steps]
     calling = Calling.of(program.graph_module, program.args, program.kwargs)
     alone = resources.costs.total(next(iter(resources.costs.seconds)))
     tried: list[tuple[float, float, Partition]] = []
@@ -148,7 +149,7 @@ def _error(program: Program, draft: Partition, steps: Sequence[Sequence[Any]], w
     errors = []
     for number, (leaves, right) in enumerate(zip(steps, wanted, strict=True)):
         late = number >= draft.warm_up
-        found = _tensors(emulator.run_flat(STEADY if late else SYNC, leaves))
+        found = tensors_in(emulator.run_flat(STEADY if late else SYNC, leaves))
         if late:
             errors.append(max(map(relative_error, right, found)))
     return sum(errors) / len(errors)
@@ -158,10 +159,6 @@ def _called(program: Program, leaves: Sequence[Any]) -> Any:
     info = program.graph_module.graph._codegen.pytree_info  # type: ignore[attr-defined]
     args, kwargs = pytree.tree_unflatten(leaves, info.in_spec)
     return (*args, *kwargs.values())
-
-
-def _tensors(output: Any) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
 
 
 class _Watch(fx.Interpreter):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,11 +13,15 @@ from torch import fx
 from graphopt.canonical import eliminate_dead_code
 from graphopt.copying import GraphCopy, copy_graph
 from graphopt.program import Program
-from graphopt.rewrite.placing.placed import Roles
+from graphopt.rewrite.placing.placed import Placed, Roles
 from graphopt.stages import Site
-from graphopt.values import refresh_values
+from graphopt.values import hint, refresh_values, tensors_in, value_of
 
 aten = torch.ops.aten
+
+
+ORIGIN = "graphopt_origin"
+"""What a copy remembers in its `meta`: name of the node that it was made of, and the elements which that one gives."""
 
 
 class PlacedBuilder:
@@ -54,7 +59,7 @@ class PlacedBuilder:
         """
         args, kwargs = fx.map_arg(node.args, lookup), fx.map_arg(node.kwargs, lookup)
         copy = self.graph.create_node(node.op, node.target, args, kwargs, self._name(name, node.name), node.type)
-        copy.meta = dict(node.meta)
+        copy.meta = {ORIGIN: (node.name, _elements(node)), **node.meta}
         if site is not None:
             self.sites[copy.name] = site
         return copy
@@ -109,6 +114,23 @@ def remade(graph_module: fx.GraphModule, program: Program, *, fresh: bool = Fals
     if fresh:
         refresh_values(graph_module)
     return replace(program, graph_module=graph_module)
+
+
+def shares_of(placed: Placed) -> dict[str, tuple[str, float]]:
+    """Return for each node by name the node of the program that it was made of, and its share of what that one gives.
+
+    Nodes that the program does not have, such as slices and concatenations, are left out.
+    """
+    found = {}
+    for node in placed.program.graph_module.graph.nodes:
+        if ORIGIN in node.meta:
+            name, whole = node.meta[ORIGIN]
+            found[node.name] = (name, _elements(node) / max(whole, 1) / placed.parts)
+    return found
+
+
+def _elements(node: fx.Node) -> int:
+    return sum(math.prod(hint(size) for size in tensor.shape) for tensor in tensors_in(value_of(node)))
 
 
 def kept_sites(program: Program, sites: dict[str, Site]) -> dict[str, Site]:

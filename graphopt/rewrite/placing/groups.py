@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import torch
 from torch import fx
 
-from graphopt.cost import integer_shape
+from graphopt.cost import example_macs
 from graphopt.errors import PlanError
-from graphopt.macs import node_macs, tensor_operands
 from graphopt.rewrite.placing.memory import WrittenMemory
 from graphopt.rewrite.placing.placed import Placed, Roles, is_tensor, output_nodes, site_of
 from graphopt.stages import Delay, Site
-from graphopt.values import value_of
 
 SMALL = 0.05
 """Share of another group's work up to which a group is joined to it."""
@@ -147,7 +144,7 @@ def _shares(phased: Phased) -> set[fx.Node]:
     found: dict[fx.Node, None] = {}
     for node in phased.computed:
         at_hand = all(one.op == "placeholder" or one in found for one in phased.operands(node))
-        if at_hand and node not in held and phased.device(node) == phased.placed.sampler and not _macs(node):
+        if at_hand and node not in held and phased.device(node) == phased.placed.sampler and not example_macs(node):
             found[node] = None
     wanted = {node for node, device in phased.readers() if node in found and device != phased.device(node)}
     for node in reversed(found):
@@ -205,15 +202,8 @@ def _work(home: dict[fx.Node, Group]) -> dict[int, int]:
     """Multiply-accumulates of each group; the least counts one, for what contracts nothing."""
     work: dict[int, int] = {}
     for node, group in home.items():
-        work[id(group)] = work.get(id(group), 0) + max(_macs(node), 1)
+        work[id(group)] = work.get(id(group), 0) + max(example_macs(node), 1)
     return work
-
-
-def _macs(node: fx.Node) -> int:
-    if not isinstance(node.target, torch._ops.OpOverload):
-        return 0
-    shapes = [integer_shape(value_of(operand)) for operand in tensor_operands(node)]
-    return node_macs(node, shapes, integer_shape(value_of(node)))
 
 
 def _parted(phased: Phased, home: dict[fx.Node, Group]) -> dict[fx.Node, Group]:

@@ -15,7 +15,7 @@ from graphopt.rewrite.placing.groups import Phased, groups_of
 from graphopt.rewrite.placing.placed import Placed, require_whole
 from graphopt.rewrite.placing.segment_graph import inputs_of, segment_graph
 from graphopt.rewrite.placing.sizes import example_shape, symbols_of
-from graphopt.stages import Edge, Phase, Segment, is_steady
+from graphopt.stages import Delay, Edge, Phase, Segment, is_steady
 from graphopt.values import hint, value_of
 from graphopt.wire import stride_order
 
@@ -44,7 +44,7 @@ def cut(stages: Mapping[str, Placed]) -> Cutting:
     Raises:
         PlanError: a graph cannot be cut where its devices say.
     """
-    kept = list({(delay.name, delay.device): delay for placed in stages.values() for delay in placed.delays}.values())
+    kept = all_delays(stages)
     phases: dict[str, Phase] = {}
     modules: dict[tuple[str, str], fx.GraphModule] = {}
     for name, placed in stages.items():
@@ -53,6 +53,12 @@ def cut(stages: Mapping[str, Placed]) -> Cutting:
         phases[name], made = _cut_phase(phased)
         modules.update({(name, id_): module for id_, module in made.items()})
     return Cutting(phases, modules)
+
+
+def all_delays(stages: Mapping[str, Placed]) -> tuple[Delay, ...]:
+    """Return the delays of all phases, each once."""
+    found = {(delay.name, delay.device): delay for placed in stages.values() for delay in placed.delays}
+    return tuple(found.values())
 
 
 def _cut_phase(phased: Phased) -> tuple[Phase, dict[str, fx.GraphModule]]:

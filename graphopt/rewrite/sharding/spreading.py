@@ -11,8 +11,7 @@ from torch import Tensor, fx
 
 from graphopt.aliasing import Aliases
 from graphopt.arguments import packet_of
-from graphopt.cost import integer_shape
-from graphopt.macs import node_macs, tensor_operands
+from graphopt.cost import example_macs
 from graphopt.program import Program
 from graphopt.rewrite.placing.placed import Roles
 from graphopt.rewrite.sharding.layout import WHOLE, Given, Layout, NotSplitError, Recipe
@@ -63,7 +62,7 @@ class Spreader:
         self.written = frozenset(node for node in self.nodes if aliases.is_written(node))
         self.shared_memory = [aliases.holders(node) for node in self.nodes if node in self.written]
         self.weights = frozenset(node for node in self.free if isinstance(value_of(node), Tensor))
-        self.macs = {node: _macs(node) for node in self.nodes if node not in self.free and is_operator(node)}
+        self.macs = {node: example_macs(node) for node in self.nodes if node not in self.free and is_operator(node)}
         self._before_work = self._ahead_of_work()
         self._answers: dict[tuple[fx.Node, frozenset[tuple[fx.Node, Layout]]], Recipe] = {}
 
@@ -178,8 +177,3 @@ def _picked(node: fx.Node, held: Mapping[fx.Node, Given]) -> Recipe:
 def is_operator(node: fx.Node) -> bool:
     """Tell whether a node calls a plain operator."""
     return isinstance(node.target, torch._ops.OpOverload)
-
-
-def _macs(node: fx.Node) -> int:
-    shapes = [integer_shape(value_of(operand)) for operand in tensor_operands(node)]
-    return node_macs(node, shapes, integer_shape(value_of(node)))

@@ -38,17 +38,7 @@ def agree(board: Board, facts: Mapping[str, Any]) -> None:
         RuntimeMismatchError: two processes do not agree.
         DeviceFailureError: one did not come in time, or failed.
     """
-    meeting = board.meeting
-    board.put(f"facts/{meeting.rank}", json.dumps(facts))
-    deadline = time.monotonic() + meeting.timeout_seconds
-    told = [board.wait_for(f"facts/{rank}", deadline, unless=VERDICT) for rank in range(meeting.world_size)]
-    missing = [rank for rank, text in enumerate(told) if text is None]
-    if missing:
-        raise DeviceFailureError(
-            f"rank {', '.join(map(str, missing))} did not come within {meeting.timeout_seconds:g} s; look whether all "
-            f"{meeting.world_size} processes were started and reach {meeting.host}:{meeting.port}"
-        )
-    found = [json.loads(text) for text in told if text is not None]
+    found = told_by_all(board, "facts", facts)
     for rank, other in enumerate(found[1:], start=1):
         for name, wanted in found[0].items():
             if other.get(name) != wanted:
@@ -56,6 +46,30 @@ def agree(board: Board, facts: Mapping[str, Any]) -> None:
                     f"rank {rank} differs from rank 0 in {name}: found {other.get(name)}, wanted {wanted}; give all "
                     "processes the same installation, call and model"
                 )
+
+
+def told_by_all(board: Board, topic: str, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Tell the others some facts, and return what every process tells, by rank.
+
+    Args:
+        board: where they meet.
+        topic: name of the facts on the board.
+        facts: what this process tells, as values that JSON knows.
+
+    Raises:
+        DeviceFailureError: one did not come in time, or failed.
+    """
+    meeting = board.meeting
+    board.put(f"{topic}/{meeting.rank}", json.dumps(facts))
+    deadline = time.monotonic() + meeting.timeout_seconds
+    told = [board.wait_for(f"{topic}/{rank}", deadline, unless=VERDICT) for rank in range(meeting.world_size)]
+    missing = [rank for rank, text in enumerate(told) if text is None]
+    if missing:
+        raise DeviceFailureError(
+            f"rank {', '.join(map(str, missing))} did not come within {meeting.timeout_seconds:g} s; look whether all "
+            f"{meeting.world_size} processes were started and reach {meeting.host}:{meeting.port}"
+        )
+    return [json.loads(text) for text in told if text is not None]
 
 
 def digest(model: nn.Module) -> str:

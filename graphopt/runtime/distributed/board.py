@@ -24,7 +24,7 @@ TIMEOUT_SECONDS = 60.0
 
 LOOPBACK = "127.0.0.1"
 _POLL_SECONDS = 0.01
-_ANSWER_SECONDS = 2.0
+_ANSWER_SECONDS = 10.0
 _OPENING_SECONDS = 10.0
 _SESSIONS: defaultdict[tuple[str, int], itertools.count[int]] = defaultdict(itertools.count)
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import time
 from typing import Any
 
 import torch
 
-from graphopt.errors import DeviceFailureError, RuntimeMismatchError
+from graphopt.errors import RuntimeMismatchError
 from graphopt.partition.sending import route
+from graphopt.runtime.distributed.agreeing import told_by_all
 from graphopt.runtime.distributed.board import Board
-from graphopt.runtime.distributed.failures import VERDICT
 from graphopt.runtime.distributed.machine import DeviceProgram
 from graphopt.runtime.distributed.messages import all_edges
 from graphopt.version import __version__
@@ -44,16 +42,7 @@ def shake_hands(board: Board, program: DeviceProgram) -> None:
         DeviceFailureError: one did not come in time.
     """
     meeting = board.meeting
-    board.put(f"hello/{meeting.rank}", json.dumps(_hello(board, program), sort_keys=True))
-    deadline = time.monotonic() + meeting.timeout_seconds
-    found = [board.wait_for(f"hello/{rank}", deadline, unless=VERDICT) for rank in range(meeting.world_size)]
-    missing = [rank for rank, text in enumerate(found) if text is None]
-    if missing:
-        raise DeviceFailureError(
-            f"rank {', '.join(map(str, missing))} did not come within {meeting.timeout_seconds:g} s; look whether all "
-            f"{meeting.world_size} processes were started and reach {meeting.host}:{meeting.port}"
-        )
-    hellos = [json.loads(text) for text in found if text is not None]
+    hellos = told_by_all(board, "hello", _hello(board, program))
     for rank, hello in enumerate(hellos[1:], start=1):
         _compare(hellos[0], hello, rank)
     devices = hellos[0]["devices"]
