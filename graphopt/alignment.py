@@ -1,0 +1,1 @@
+"""Widths that hardware likes."""
