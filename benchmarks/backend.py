@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from machine import machine_text
-from torchvision_operators import torchvision_operators
+from zoo.torchvision_operators import torchvision_operators
 
 OPERATORS = torchvision_operators()  # before torchvision, timm and diffusers are imported
 

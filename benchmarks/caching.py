@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from machine import machine_text
-from torchvision_operators import torchvision_operators
+from zoo.torchvision_operators import torchvision_operators
 
 OPERATORS = torchvision_operators()  # before diffusers is imported
 

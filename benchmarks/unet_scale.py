@@ -22,7 +22,7 @@ import torch
 from machine import machine_text
 from process_memory import current_bytes, peak_bytes, restart_peak
 from torch import nn
-from torchvision_operators import torchvision_operators
+from zoo.torchvision_operators import torchvision_operators
 
 import graphopt
 from graphopt.dependency.registry import rule_table

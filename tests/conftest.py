@@ -12,6 +12,7 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
+from zoo.torchvision_operators import torchvision_operators
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -22,17 +23,7 @@ hypothesis.settings.register_profile("fuzz", deadline=None, max_examples=2000, p
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
-def _define_torchvision_operators() -> torch.library.Library | None:
-    """Declare the operators of torchvision's compiled half, so that it imports on a CPU build of torch."""
-    if torch.cuda.is_available():
-        return None
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    return library
-
-
-TORCHVISION_OPERATORS = _define_torchvision_operators()
+TORCHVISION_OPERATORS = torchvision_operators()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

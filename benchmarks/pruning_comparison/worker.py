@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torchvision_operators import torchvision_operators
 from zoo.catalogue import Entry, entries
+from zoo.torchvision_operators import torchvision_operators
 
 from pruning_comparison.referee import Inputs, TensorOutputs, judge
 

@@ -1,0 +1,129 @@
+"""`make zoo`: one row a model, written to docs/zoo.md.
+
+Every model is tried in a process of its own, forked after the libraries were imported; one that hangs, or takes more
+memory than there is, is a row of the table like any other.
+"""
+
+import argparse
+import fnmatch
+import json
+import multiprocessing
+import os
+import resource
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+from torch import nn
+from zoo.catalogue import LIBRARIES, Entry, entries
+from zoo.row import Row, try_entry
+from zoo.table import page, summary
+from zoo.torchvision_operators import torchvision_operators
+
+import graphopt
+
+FORKED = multiprocessing.get_context("fork")
+MEMORY_BYTES = 12 << 30
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Try the models that were asked for, print a line each, and write the table.
+
+    Returns:
+        0 where every model passes; 1 otherwise.
+    """
+    options = _options(arguments)
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    operators = torchvision_operators()  # needed as long as torchvision is
+    wanted = list(_wanted(options.only))
+    _warm_up()
+    begun = time.monotonic()
+    with ThreadPoolExecutor(options.jobs) as pool:
+        rows = list(pool.map(lambda pair: _tried(*pair, options), wanted))
+    del operators
+    rows.sort(key=lambda row: (LIBRARIES.index(row.library), row.name))
+    print(summary(rows))
+    if options.out is not None:
+        options.out.write_text(page(rows, options.command, time.monotonic() - begun), encoding="utf-8")
+    if options.json is not None:
+        options.json.write_text(json.dumps([row.to_dict() for row in rows], indent=1) + "\n", encoding="utf-8")
+    return int(any(row.failure for row in rows))
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make zoo", description=__doc__)
+    parser.add_argument("--only", default="*", help="patterns of library/name, with commas, such as timm/*,*/llama")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="models at a time")
+    parser.add_argument("--limit", type=float, default=300.0, help="seconds that a model may take")
+    parser.add_argument(
+        "--onnx-every", type=int, default=4, metavar="N", help="compare every Nth in ONNX Runtime; 0: none"
+    )
+    parser.add_argument("--out", type=Path, help="write the table into this Markdown file")
+    parser.add_argument("--json", type=Path, help="write the rows into this file")
+    options = parser.parse_args(arguments)
+    options.command = "make zoo" if options.only == "*" else f'make zoo ARGS="--only {options.only}"'
+    return options
+
+
+def _wanted(only: str) -> Iterator[tuple[int, Entry]]:
+    patterns = only.split(",")
+    for library in LIBRARIES:
+        if all(pattern.partition("/")[0] not in ("*", library) for pattern in patterns):
+            continue
+        for place, entry in enumerate(entries(library)):
+            if any(fnmatch.fnmatch(f"{library}/{entry.name}", pattern) for pattern in patterns):
+                yield place, entry
+
+
+def _warm_up() -> None:
+    """Import what every model needs before the processes part."""
+    small = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
+    program = graphopt.capture(small, (torch.zeros(2, 4),))
+    result = graphopt.Pipeline("prune-channels{ratio=0.5}").run(program, graphopt.PassContext())
+    graphopt.verify(program, result)
+    for name in ("onnxruntime", "onnxscript", "torch.onnx", "torch.onnx._internal.exporter._core"):
+        import_module(name)
+
+
+def _tried(place: int, entry: Entry, options: argparse.Namespace) -> Row:
+    """Try an entry in a process of its own and print a line."""
+    onnx = bool(options.onnx_every) and place % options.onnx_every == 0
+    ours, theirs = FORKED.Pipe(duplex=False)
+    process = FORKED.Process(target=_work, args=(entry, onnx, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    row = _answer(ours, process, Row(entry.name, entry.library), options.limit)
+    print(f"{row.library}/{row.name}: {row.failure or 'passes'}", flush=True)
+    return row
+
+
+def _answer(ours: Connection, process: multiprocessing.process.BaseProcess, row: Row, limit: float) -> Row:
+    try:
+        if ours.poll(limit):
+            return Row(**ours.recv())
+        row.failure = f"not done after {limit:g} s"
+    except EOFError:
+        process.join(5)
+        row.failure = f"the process ended with code {process.exitcode}"
+    finally:
+        process.kill()
+        process.join()
+    return row
+
+
+def _work(entry: Entry, onnx: bool, answer: Connection) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    with Path(os.devnull).open("w") as nowhere:
+        sys.stdout = sys.stderr = nowhere
+        answer.send(try_entry(entry, onnx=onnx).to_dict())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

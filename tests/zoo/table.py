@@ -1,0 +1,148 @@
+"""The table of the zoo as text."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from statistics import median
+
+from zoo.row import PASSES, Row
+
+MOST = 0.98
+"""Models that offer less than this share are listed with what is frozen."""
+
+HEAD = (
+    "model",
+    "nodes",
+    "parameters",
+    "left",
+    "offered",
+    "mask = slice",
+    "own class",
+    "ONNX",
+    "capture s",
+    "prune s",
+    "result",
+)
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """A few lines that say how many models pass, and what they have in common."""
+    passing = [row for row in rows if not row.failure]
+    offered = sorted(_offered(row) for row in rows if row.nodes)
+    tried = [row for row in rows if row.own_class is not None]
+    back = [row for row in tried if row.own_class == ""]
+    exported = [row for row in rows if row.onnx is not None]
+    seconds = sorted(row.prune_seconds for row in rows if row.nodes)
+    lines = [f"{len(passing)} of {len(rows)} models pass; {_by_library(rows)}"]
+    if offered:
+        lines.append(f"offered: median {median(offered):.1%}, smallest {offered[0]:.1%}")
+    if tried:
+        lines.append(f"own class: {len(back)} of {len(tried)} ({len(back) / len(tried):.0%}) come back")
+    lines.append(f"ONNX Runtime: {len(exported)} equal to torch")
+    if seconds:
+        lines.append(f"CPU seconds of the whole prune: median {median(seconds):.2f}, largest {seconds[-1]:.2f}")
+    return "\n".join(lines)
+
+
+def page(rows: Sequence[Row], command: str, seconds: float) -> str:
+    """The page of the documentation.
+
+    Args:
+        rows: All rows, in order.
+        command: What printed them.
+        seconds: How long that took.
+    """
+    parts = [
+        "# Architectures",
+        _INTRODUCTION.format(command=command, minutes=seconds / 60, passes=PASSES),
+        _bullets(summary(rows).splitlines()),
+        _LEGEND,
+    ]
+    for library in dict.fromkeys(row.library for row in rows):
+        own = [row for row in rows if row.library == library]
+        parts += [f"## {library}", _table(own)]
+    parts += [*_reasons(rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+_INTRODUCTION = """\
+Written by `{command}` in {minutes:.0f} minutes; do not edit. Every model is small, with random weights and the
+structure of its family. It is captured, pruned with `{passes}`,
+and proved; nothing is told about it. A model that does not pass says why."""
+
+_LEGEND = """\
+* **parameters**, **left**: outside vocabulary tables, before and after.
+* **offered**: what a person would prune: channels of linear, convolution, recurrent and norm layers, told by the
+  model's modules, that a layer produces and that are neither inputs nor outputs of the model. The share that graphopt
+  offers, each weight counted once for each of its channel dimensions. With "r": with `regroup=true`, where the groups
+  of a GroupNorm straddle a concatenation.
+* **mask = slice**: largest error of the first law, all units at once, on random parameters, on the separable twin where
+  a statistic runs over the axis. Shapes at two batch sizes and replay of the plan are checked with it.
+* **own class**: whether `result.module(model)` gives the user's class back, equal to the graph.
+* **ONNX**: largest error of ONNX Runtime against torch, for the models where it was tried.
+* **capture s**, **prune s**: CPU seconds; the second is capture, analysis, scores, allocation and rewrite."""
+
+
+def _table(rows: Iterable[Row]) -> str:
+    lines = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
+    lines += ["| " + " | ".join(_cells(row)) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    if not row.nodes:
+        return (row.name, *["-"] * (len(HEAD) - 2), _plain(row.failure))
+    mark = "r" if row.regrouped is not None and row.regrouped > row.offered else ""
+    error = row.laws.get("mask equals slice")
+    return (
+        row.name,
+        f"{row.nodes:,}",
+        f"{row.parameters:,}",
+        f"{row.left / max(row.parameters, 1):.0%}",
+        f"{_offered(row):.0%}{mark}",
+        "-" if error is None else f"{error:.0e}",
+        {None: "-", "": "yes"}.get(row.own_class, "no"),
+        "-" if row.onnx is None else f"{row.onnx:.0e}",
+        f"{row.capture_seconds:.2f}",
+        f"{row.prune_seconds:.2f}",
+        _plain(row.failure) or "passes",
+    )
+
+
+def _offered(row: Row) -> float:
+    return max(row.offered, row.regrouped or 0.0)
+
+
+def _reasons(rows: Iterable[Row]) -> Iterable[str]:
+    """Why classes do not come back, and what a person would prune and is frozen."""
+    rows = list(rows)
+    refused = [f"`{row.library}/{row.name}`: {_plain(row.own_class)}" for row in rows if row.own_class]
+    if refused:
+        yield "## Classes that do not come back"
+        yield _bullets(refused)
+    frozen = [
+        f"`{row.library}/{row.name}`: {_plain('; '.join(row.frozen))}"
+        for row in rows
+        if row.frozen and row.offered < 0.98
+    ]
+    if frozen:
+        yield "## Frozen, though a person might prune it"
+        yield _bullets(frozen)
+
+
+def _by_library(rows: Iterable[Row]) -> str:
+    total: Counter[str] = Counter()
+    passing: Counter[str] = Counter()
+    for row in rows:
+        total[row.library] += 1
+        passing[row.library] += not row.failure
+    return ", ".join(f"{library} {passing[library]} of {count}" for library, count in total.items())
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"* {line}" for line in lines)
+
+
+def _plain(text: str | None) -> str:
+    """A text fit for a cell, without the folders of this machine."""
+    shown = (text or "").replace("|", "/").replace("\n", " ")
+    return " ".join(word.partition("site-packages/")[2] or word for word in shown.split(" "))
