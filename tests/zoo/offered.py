@@ -1,7 +1,8 @@
 """What share of the parameters that a person would prune graphopt offers.
 
 A person counts every channel of every linear, convolution and norm layer that some layer produces and that is neither
-an input nor an output of the model. The layers are told by their modules, not by the dependency graph, so that what the graph overlooks counts.
+an input nor an output of the model. The layers are told by their modules, not by the dependency graph, so that what the
+graph overlooks counts.
 """
 
 from collections import Counter

@@ -16,10 +16,30 @@ SPATIAL = "a spatial axis"
 
 
 def _spatial(t: Ties, first: int) -> Dims:
-    """Frozen output positions; windows read the input positions in order, so these stay too."""
-    for dim in t.dims("input")[first:]:
+    """Output positions: those of the input where a window is one position, frozen with the input's otherwise."""
+    out: Dims = []
+    for axis, dim in enumerate(t.dims("input")[first:]):
+        if _is_pointwise(t, axis):
+            out.append(dim)
+            continue
         t.freeze(dim, SPATIAL)
-    return [t.frozen(size, SPATIAL) for size in t.out_shape[first:]]
+        out.append(t.frozen(t.out_shape[first + axis], SPATIAL))
+    return out
+
+
+def _is_pointwise(t: Ties, axis: int) -> bool:
+    """Whether each output position along a spatial axis is one input position by itself, in order."""
+    steps = [_along(t[name], axis) for name in ("stride", "padding", "output_padding") if name in t.names()]
+    return (
+        t.shape("weight")[2 + axis] == 1 and steps[0] == 1 and all(step in (0, "same", "valid") for step in steps[1:])
+    )
+
+
+def _along(option: object, axis: int) -> object:
+    """An option of a spatial axis; one value may stand for all axes."""
+    if not isinstance(option, list | tuple):
+        return option
+    return option[axis] if len(option) > 1 else option[0]
 
 
 def _kernel(t: Ties) -> Dims:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from graphopt.dependency.ranges import counts_positions
 from graphopt.dependency.registry import Sample, Zeros, coupling_rule
 from graphopt.dependency.ties import Dims, Output, Ties
 
@@ -63,12 +64,19 @@ def copy(t: Ties) -> Dims:
 
 
 def table(t: Ties) -> Dims:
-    """Values that depend on the position: pruned, the table is computed whole and the kept positions selected."""
+    """Values that depend on the position: pruned, the table is computed whole and the kept positions selected.
+
+    A range that only counts the positions of other dimensions counts those that are left.
+    """
     sizes = [t[name] for name in ("start", "end", "step", "steps") if name in t.names()]
     if not all(isinstance(size, int | float) for size in sizes):
         return [t.frozen(size, RUN_TIME) for size in t.out_shape]
-    t.select()
-    return [t.fresh(size) for size in t.out_shape]
+    out = [t.fresh(size) for size in t.out_shape]
+    if counts_positions(t.node):
+        t.bake("end", out[0])
+    else:
+        t.select()
+    return out
 
 
 coupling_rule("aten.arange.default", sample=Sample(lambda x: x * torch.arange(6)))(table)

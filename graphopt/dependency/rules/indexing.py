@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
+from graphopt.dependency.ranges import is_whole_range
 from graphopt.dependency.registry import Sample, coupling_rule
 from graphopt.dependency.terms import Dim, dim_size
 from graphopt.dependency.ties import Dims, Output, Ties
@@ -74,10 +75,14 @@ for _op in (aten.embedding_bag.default, aten._embedding_bag.default):
 
 @dataclass(frozen=True)
 class Layout:
-    """Where advanced indexing puts the dimensions: ``before``, a block of ``rank`` looked-up ones, ``after``."""
+    """Where advanced indexing puts the dimensions: ``before``, a block of looked-up ones, ``after``.
+
+    The block holds None for a dimension that an index makes, and the dimension itself where every position of it is
+    looked up in order.
+    """
 
     before: Dims
-    rank: int
+    block: list[Dim | None]
     after: Dims
 
 
@@ -85,8 +90,10 @@ def lookup_layout(t: Ties) -> Layout:
     """Read ``self[indices]``: None keeps a dimension, a mask takes as many as it has, indices broadcast together.
 
     The block stands where the first index does; where a kept dimension lies between two indices, it stands in front.
+    Several dimensions that one range looks up whole are their common diagonal.
     """
     dims = t.dims("self")
+    whole = _whole_ranges(t, dims)
     passed: list[tuple[int, Dim]] = []
     taken: list[int] = []
     rank, position = 0, 0
@@ -95,18 +102,31 @@ def lookup_layout(t: Ties) -> Layout:
             passed.append((position, dims[position]))
             position += 1
             continue
-        freeze_index(t, item)
         width = _width(t, item)
-        for axis in range(position, position + width):
-            t.freeze(dims[axis], LOOKED_UP)
-            taken.append(axis)
+        taken.extend(range(position, position + width))
+        if whole is None:
+            freeze_index(t, item)
+            for dim in dims[position : position + width]:
+                t.freeze(dim, LOOKED_UP)
         rank = max(rank, 1 if is_mask(item) else len(t.dims(item)))
         position += width
     passed.extend(enumerate(dims[position:], position))
     adjacent = not taken or taken[-1] - taken[0] == len(taken) - 1
     first = taken[0] if taken and adjacent else 0
     before = [dim for axis, dim in passed if axis < first]
-    return Layout(before, rank, [dim for axis, dim in passed if axis >= first])
+    block: list[Dim | None] = [None] * rank if whole is None else [whole]
+    return Layout(before, block, [dim for axis, dim in passed if axis >= first])
+
+
+def _whole_ranges(t: Ties, dims: Dims) -> Dim | None:
+    """Tie the dimensions that ranges look up whole to each other and to the ranges; None where an index does less."""
+    given = [(dim, item) for dim, item in zip(dims, t["indices"], strict=False) if item is not None]
+    if not given or any(is_mask(item) or not is_whole_range(item, dim_size(dim)) for dim, item in given):
+        return None
+    for dim, item in given:
+        t.tie(dim, given[0][0])
+        t.tie(t.dims(item)[0], dim)
+    return t.resolve(given[0][0])
 
 
 def is_mask(item: fx.Node) -> bool:
@@ -133,7 +153,10 @@ def index(t: Ties) -> Dims:
     """``self[indices]`` with index tensors and masks."""
     layout = lookup_layout(t)
     first = len(layout.before)
-    block = [t.frozen(size, INDEX) for size in t.out_shape[first : first + layout.rank]]
+    sizes = t.out_shape[first : first + len(layout.block)]
+    block = [
+        t.frozen(size, INDEX) if dim is None else t.resolve(dim) for dim, size in zip(layout.block, sizes, strict=True)
+    ]
     if t.is_weight("self") and not t.is_weight(t.node):
         for dim in (*layout.before, *layout.after):
             t.produce(dim)

@@ -115,7 +115,7 @@ def index_put(t: Ties) -> Dims:
     if len(given) == 1 and is_mask(given[0][1]) and all(dim_size(dim) == 1 for dim in values):
         return _masked(t, *given[0])
     layout = lookup_layout(t)
-    target: list[Dim | None] = [*layout.before, *[None] * layout.rank, *layout.after]
+    target: list[Dim | None] = [*layout.before, *layout.block, *layout.after]
     for dim, other in zip(reversed(values), reversed(target), strict=False):
         if other is None:
             t.freeze(dim, INDEX)

@@ -1,0 +1,43 @@
+"""Convolutions, grouped, pointwise and transposed."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from graphopt.dependency.graph import DependencyGraph
+from graphopt.pass_manager import PassContext, Pipeline
+from graphopt.tracing import capture
+
+
+def test_positions_pass_through_windows_of_one() -> None:
+    """A convolution that mixes rows, as where the levels of a pyramid are put together."""
+
+    class Rows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.enter, self.mix, self.leave = nn.Linear(5, 8), nn.Conv1d(4, 1, 1), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.leave(self.mix(torch.relu(self.enter(x))).squeeze(1))
+
+    program = capture(Rows().eval(), (torch.randn(2, 4, 5),))
+    assert [(group.id, group.size) for group in DependencyGraph(program).groups] == [("enter.weight:0", 8)]
+    result = Pipeline("prune-channels{ratio=0.5}").run(program, PassContext(seed=0))
+    assert result.program.parameters["leave.weight"].shape == (2, 4)
+
+
+@pytest.mark.parametrize("options", [{"stride": 2}, {"padding": 1}], ids=str)
+def test_positions_stay_where_windows_skip_or_pad(options: dict[str, int]) -> None:
+    size = 4 if "stride" in options else 10
+
+    class Rows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.enter, self.mix = nn.Linear(5, 8), nn.Conv1d(4, 1, 1, **options)
+            self.leave = nn.Linear(size, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.leave(self.mix(torch.relu(self.enter(x))).squeeze(1))
+
+    program = capture(Rows().eval(), (torch.randn(2, 4, 5),))
+    assert DependencyGraph(program).groups == ()
