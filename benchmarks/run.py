@@ -13,6 +13,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 BENCHMARKS = {
     "pruning_vs_torch_pruning": "graphopt beside Torch-Pruning: works, exact, seconds, memory (about half an hour)",
+    "apply_checkpoint": "a plan carried out on a sharded checkpoint of 6 GB: peak of memory (about five minutes)",
     "backend": "torch.compile on models with structured zeros, beside eager and inductor (about half an hour)",
     "caching": "caches beside the systems they are named after: speed, memory, compilers (about an hour)",
     "caching_quality": "caches beside fewer steps at equal time, on trained digit models (about half an hour)",

@@ -145,7 +145,7 @@ def _is_identity(node: fx.Node, source: fx.Node) -> bool:
         return False
     if is_mutating(node.target) and not (packet in DROPOUTS and not arguments_of(node)["train"]):
         return False
-    return same_view(value_of(node), value_of(source))
+    return packet is aten.alias or same_view(value_of(node), value_of(source))
 
 
 def _drop_copies(graph_module: fx.GraphModule) -> None:

@@ -87,6 +87,10 @@ class ExportError(GraphoptError):
     """A program could not be written, or what was written does not run to the same outputs."""
 
 
+class ModuleRestoreError(GraphoptError):
+    """A rewritten program could not be said in the user's own class."""
+
+
 class RuntimeMismatchError(GraphoptError):
     """The devices of a partition do not agree on what they run, or one was sent a tensor it does not expect."""
 

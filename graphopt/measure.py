@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -36,10 +36,12 @@ class Comparison:
     Attributes:
         latencies: By name, in the order given.
         ratios: By name: median over the rounds of this call's seconds over the first call's; the first has 1.
+        ratio_iqrs: By name: distance between the first and third quartile of these ratios.
     """
 
     latencies: Mapping[str, Latency]
     ratios: Mapping[str, float]
+    ratio_iqrs: Mapping[str, float] = field(default_factory=dict)
 
 
 def measure_latency(
@@ -92,8 +94,12 @@ def compare_latency(
     ]
     first = next(iter(functions))
     latencies = {name: _latency([seconds[name] for seconds in rounds], where) for name in functions}
-    ratios = {name: statistics.median(seconds[name] / seconds[first] for seconds in rounds) for name in functions}
-    return Comparison(latencies, ratios)
+    ratios = {name: _quartiles([seconds[name] / seconds[first] for seconds in rounds]) for name in functions}
+    return Comparison(
+        latencies,
+        {name: median for name, (_, median, _) in ratios.items()},
+        {name: upper - lower for name, (lower, _, upper) in ratios.items()},
+    )
 
 
 def _seconds(function: Callable[[], object], device: torch.device, clock: Callable[[], float]) -> float:
@@ -110,5 +116,10 @@ def _wait(device: torch.device) -> None:
 
 
 def _latency(seconds: list[float], device: torch.device) -> Latency:
-    lower, median, upper = statistics.quantiles(seconds, n=4, method="inclusive")
+    lower, median, upper = _quartiles(seconds)
     return Latency(median, upper - lower, len(seconds), torch.get_num_threads(), str(device))
+
+
+def _quartiles(values: list[float]) -> tuple[float, float, float]:
+    lower, median, upper = statistics.quantiles(values, n=4, method="inclusive")
+    return lower, median, upper

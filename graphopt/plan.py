@@ -6,16 +6,18 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from graphopt.assembly import named_attributes
 from graphopt.dependency.graph import DependencyGraph, Member
 from graphopt.dependency.placement import Placement
 from graphopt.errors import PlanError
-from graphopt.program import Bypass, Program
+from graphopt.program import Bypass, Compensate, Fold, Program
 from graphopt.schedule import Schedule
 from graphopt.stages import Partition
 from graphopt.version import __version__
@@ -32,12 +34,14 @@ class PlanSource:
         fingerprint: SHA-256 over names, shapes and dtypes of the tensors and over the operators.
         tensors: shape of every parameter and buffer by name.
         operators: how often each operator occurs.
+        unsaved: names of buffers and constants that the model makes itself, so that no state dict holds them.
     """
 
     class_name: str
     fingerprint: str
     tensors: Mapping[str, tuple[int, ...]]
     operators: Mapping[str, int]
+    unsaved: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, program: Program) -> PlanSource:
@@ -48,6 +52,7 @@ class PlanSource:
             program.source.fingerprint,
             {name: tuple(tensor.shape) for name, tensor in program.parameters.items()},
             dict(sorted(operators.items())),
+            tuple(name for name, held in named_attributes(program.graph_module).items() if not held.persistent),
         )
 
     def first_difference(self, other: PlanSource) -> str:
@@ -110,6 +115,9 @@ class Plan:
             nothing is cached.
         bypassed: branches and blocks that are left out, before anything else is done.
         partition: which device computes what; None where one computes all.
+        compensate: what is done about statistics over sliced axes.
+        scales: tensors that are rescaled for that, by first name: factor and shift of ``factor * kept + shift``.
+        folded: constants that are written into biases, after what is left out and before axes are sliced.
     """
 
     source: PlanSource
@@ -120,6 +128,9 @@ class Plan:
     schedule: Schedule | None = None
     bypassed: tuple[Bypass, ...] = ()
     partition: Partition | None = None
+    compensate: Compensate = "none"
+    scales: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    folded: tuple[Fold, ...] = ()
 
     @property
     def kept(self) -> dict[str, tuple[int, ...]]:
@@ -162,13 +173,54 @@ class Plan:
                     f"{name} is {list(state_dict[name].shape)}, but the plan was made for {list(shape)}; "
                     "replay it on the original model's state dict"
                 )
-        gone = {name for one in self.bypassed for name in one.tensors}
-        out = {name: tensor for name, tensor in state_dict.items() if name not in gone}
-        for name, dims in self.parameters().items():
-            for dim, indices in dims.items():
-                if name in out:
-                    out[name] = out[name].index_select(dim, torch.tensor(indices, device=out[name].device))
-        return out
+        here = {name: self.new_value(name, tensor) for name, tensor in state_dict.items() if name not in self.left_out}
+        return here | self.new_biases(here)
+
+    def new_biases(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the biases that the original model does not have, of those weights that are there."""
+        return {
+            one.bias: self.kept_part(one.bias, weight.new_tensor(one.values))
+            for one in self.folded
+            if one.bias not in self.source.tensors
+            and (weight := weights.get(f"{one.bias.removesuffix('bias')}weight")) is not None
+        }
+
+    @cached_property
+    def left_out(self) -> frozenset[str]:
+        """Names of the tensors that leave with bypassed branches and blocks."""
+        return frozenset(name for one in self.bypassed for name in one.tensors)
+
+    def new_value(self, name: str, tensor: Tensor) -> Tensor:
+        """Return what becomes of one tensor of the original model; itself where nothing of it goes.
+
+        Every replay on tensors alone, be it of a state dict or of a checkpoint, asks here.
+
+        Args:
+            name: the model's name of it.
+            tensor: of the shape that the plan was made for, of any type.
+        """
+        for values in (one.values for one in self.folded if one.bias == name):
+            tensor = (tensor.double() + torch.tensor(values, dtype=torch.float64, device=tensor.device)).to(
+                tensor.dtype
+            )
+        tensor = self.kept_part(name, tensor)
+        factor, shift = self.scales.get(self.tied.get(name, name), (1.0, 0.0))
+        return tensor if (factor, shift) == (1.0, 0.0) else tensor * factor + shift
+
+    def kept_part(self, name: str, tensor: Tensor) -> Tensor:
+        """Return what is left of one tensor of the original model, not rescaled; the arguments are the same."""
+        for dim, indices in self._kept_indices.get(name, {}).items():
+            tensor = tensor.index_select(dim, torch.tensor(indices, device=tensor.device))
+        return tensor
+
+    def new_shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of what `new_value` gives for a tensor of the original model."""
+        kept = self._kept_indices.get(name, {})
+        return tuple(len(kept.get(dim, range(size))) for dim, size in enumerate(self.source.tensors[name]))
+
+    @cached_property
+    def _kept_indices(self) -> dict[str, dict[int, list[int]]]:
+        return self.parameters()
 
     # ----------------------------------------------------------------- JSON
 
@@ -183,6 +235,7 @@ class Plan:
                 "fingerprint": self.source.fingerprint,
                 "tensors": {name: list(shape) for name, shape in self.source.tensors.items()},
                 "operators": dict(self.source.operators),
+                "unsaved": list(self.source.unsaved),
             },
             "passes": list(self.passes),
             "axes": {name: _axis_to_dict(axis) for name, axis in self.axes.items()},
@@ -191,6 +244,9 @@ class Plan:
             "bypassed": [_bypass_to_dict(one) for one in self.bypassed],
             **_schedule_to_dict(self.schedule),
             "stages": None if self.partition is None else self.partition.to_dict(),
+            "compensate": self.compensate,
+            "scales": {name: list(scale) for name, scale in self.scales.items()},
+            "folded": [one.to_dict() for one in self.folded],
         }
 
     def to_json(self) -> str:
@@ -222,6 +278,7 @@ class Plan:
                 str(source["fingerprint"]),
                 {name: tuple(int(size) for size in shape) for name, shape in source["tensors"].items()},
                 {name: int(count) for name, count in source["operators"].items()},
+                tuple(map(str, source.get("unsaved", ()))),
             ),
             tuple(str(text) for text in data["passes"]),
             {name: _axis_from_dict(name, axis) for name, axis in data["axes"].items()},
@@ -230,6 +287,9 @@ class Plan:
             _schedule_from_dict(data),
             tuple(map(_bypass_from_dict, data["bypassed"])),
             Partition.from_dict(data["stages"]) if data["stages"] else None,
+            _compensate(data.get("compensate", "none")),
+            {str(name): (float(factor), float(shift)) for name, (factor, shift) in data.get("scales", {}).items()},
+            tuple(map(Fold.from_dict, data.get("folded", ()))),
         )
 
     @classmethod
@@ -267,7 +327,8 @@ def make_plan(graph: DependencyGraph, kept: Mapping[str, tuple[int, ...]], passe
     lineage = graph.program.lineage
     if lineage is None or lineage.kept:
         return Plan(PlanSource.of(graph.program), passes, axes, tied, graph.regroup)
-    return Plan(PlanSource.of(lineage.origin), passes, axes, tied, graph.regroup, bypassed=lineage.bypassed)
+    source, bypassed = PlanSource.of(lineage.origin), lineage.bypassed
+    return Plan(source, passes, axes, tied, graph.regroup, bypassed=bypassed, folded=lineage.folded)
 
 
 def _member(member: Member, program: Program) -> AxisMember:
@@ -283,6 +344,16 @@ def _bypass_to_dict(bypass: Bypass) -> dict[str, Any]:
 def _bypass_from_dict(data: Mapping[str, Any]) -> Bypass:
     replaced = {str(output): str(source) for output, source in data["replaced"].items()}
     return Bypass(str(data["id"]), str(data["kind"]), replaced, tuple(map(str, data["tensors"])))
+
+
+def _compensate(text: str) -> Compensate:
+    for known in get_args(Compensate):
+        if text == known:
+            found: Compensate = known
+            return found
+    raise PlanError(
+        f"the plan compensates by {text!r}, wanted one of {', '.join(get_args(Compensate))}; write it again"
+    )
 
 
 def _schedule_to_dict(schedule: Schedule | None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import fx, nn
@@ -14,6 +14,10 @@ from graphopt.errors import GraphoptError
 from graphopt.example_inputs import ExampleInputs
 from graphopt.input_check import InputCheck
 from graphopt.printer import render
+
+Compensate: TypeAlias = Literal["none", "scale", "exact"]
+"""What is done about statistics over a sliced axis: nothing, so that they are taken over what is kept; numbers are
+changed where that suffices; or they are written out so that each counts what was removed."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,30 @@ class Bypass:
     tensors: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Fold:
+    """What the constants among an operator's inputs give, written into its bias so that they can go.
+
+    Attributes:
+        node: Name of the operator in the captured program.
+        bias: Name of its bias; a new one where it had none.
+        values: What is added to the bias, one number an output channel of the captured program.
+    """
+
+    node: str
+    bias: str
+    values: tuple[float, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {"node": self.node, "bias": self.bias, "values": list(self.values)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Fold":
+        """Read the JSON form."""
+        return cls(str(data["node"]), str(data["bias"]), tuple(map(float, data["values"])))
+
+
 @dataclass(frozen=True, eq=False)
 class Lineage:
     """How a rewritten program descends from the captured one.
@@ -56,12 +84,16 @@ class Lineage:
         kept: Axis id to the indices of the origin that are left, ascending.
         regroup: Whether the axes are those of an analysis that lets GroupNorms regroup their members.
         bypassed: Branches and blocks that were left out before; the axes are those of what remained.
+        compensate: What was done about statistics over sliced axes.
+        folded: Constants that were written into biases, after what was left out and before what was sliced.
     """
 
     origin: "Program"
     kept: Mapping[str, tuple[int, ...]]
     regroup: bool = False
     bypassed: tuple[Bypass, ...] = ()
+    compensate: Compensate = "none"
+    folded: tuple[Fold, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -16,6 +16,7 @@ from torch.export import Dim, ExportedProgram, ShapesCollection
 
 from graphopt.capture_failure import Attempt, explain_export, explain_raise, summary
 from graphopt.example_inputs import ExampleInputs, carries, is_weightless, with_plain_signature
+from graphopt.quick_trace import Traced, trace
 from graphopt.untouched import untouched
 from graphopt.values import is_symbolic
 
@@ -51,6 +52,40 @@ def export(model: nn.Module, inputs: ExampleInputs) -> Export:
             module.training = False
         dynamic = _dynamic(model, inputs)
         return dynamic if isinstance(dynamic, Export) else _static(model, inputs, dynamic)
+
+
+@dataclass(frozen=True)
+class Quick:
+    """What the quick trace made of a model.
+
+    Attributes:
+        traced: Graph and tensors.
+        inputs: The example it was traced with, widened where its batch was one.
+    """
+
+    traced: Traced
+    inputs: ExampleInputs
+
+
+def quick_capture(model: nn.Module, inputs: ExampleInputs) -> Quick | None:
+    """Trace a model with a symbolic batch the quick way; None where that does not go, for whatever reason."""
+    size = inputs.batch_size()
+    if size is None:
+        return None
+    wide = inputs.widened(1) if size == 1 else inputs
+    batched = [place for place, leaf in enumerate(wide.leaves()) if carries(leaf, max(size, 2))]
+    with untouched(model), torch.enable_grad(), _literals_beside(model), Attempt() as attempt, _quiet():
+        for module in model.modules():
+            module.training = False
+        return Quick(trace(model, wide, batched), wide)
+    if DEBUG:
+        import traceback
+        traceback.print_exception(attempt.failure)
+    return None
+
+
+import os
+DEBUG = bool(os.environ.get("QUICK_DEBUG"))
 
 
 def _literals_beside(model: nn.Module) -> AbstractContextManager[object]:

@@ -17,7 +17,7 @@ from graphopt.errors import CaptureError
 from graphopt.example_inputs import ExampleInputs, bind, without_weights
 from graphopt.numbering import renumber
 from graphopt.program import Lineage, Program, Source, clone_tensor
-from graphopt.torch_export import export
+from graphopt.torch_export import export, quick_capture
 from graphopt.values import STALE, is_symbolic, placeholder_value, refresh_values
 from graphopt.wiring import fingerprint, node_line, walk
 
@@ -45,6 +45,10 @@ def capture(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[str, A
     """
     _require_module(model)
     model, inputs = without_weights(model, bind(model, args, {} if kwargs is None else kwargs))
+    quick = quick_capture(model, inputs)
+    if quick is not None:
+        traced = quick.traced
+        return adopt_graph(traced.graph, traced.tensors, traced.bodies, quick.inputs, type(model).__name__, dynamic_batch=True)
     exported = export(model, inputs)
     stateful = exported.program.module(check_guards=False)
     _refuse_transforms(model, stateful)
@@ -77,12 +81,28 @@ def adopt(
         dynamic_batch: Whether a size of the inputs is symbolic.
         notes: Remarks for the user.
     """
-    for node in walk(traced):
-        for key in STALE:
-            node.meta.pop(key, None)
+    return adopt_graph(
+        traced.graph, tensors, _bodies(traced), inputs, class_name, dynamic_batch=dynamic_batch, notes=notes
+    )
+
+
+def adopt_graph(
+    graph: fx.Graph,
+    tensors: Mapping[str, Attribute],
+    bodies: Mapping[str, Attribute],
+    inputs: ExampleInputs,
+    class_name: str,
+    *,
+    dynamic_batch: bool,
+    notes: tuple[str, ...] = (),
+) -> Program:
+    """Make a Program of a bare graph and the bodies of its higher-order operators; else like `adopt`."""
     memo: dict[int, torch.Tensor] = {}
     own = {name: replace(one, value=_same_storage(one.value, memo)) for name, one in tensors.items()}
-    graph_module = assemble(traced.graph, own | _bodies(traced), class_name)
+    graph_module = assemble(graph, own | dict(bodies), class_name)
+    for node in walk(graph_module):
+        for key in STALE:
+            node.meta.pop(key, None)
     canonicalise(graph_module)
     renumber(graph_module)
     _clone_written(graph_module)

@@ -9,6 +9,9 @@ from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils import _pytree as pytree
 
+from graphopt.capture_failure import Attempt
+from graphopt.two_points import call_at_two_points, refresh_at_two_points
+
 STALE = ("tensor_meta", "from_node")
 
 
@@ -55,6 +58,10 @@ def refresh_values(graph_module: fx.GraphModule) -> None:
     Args:
         graph_module: Placeholders carry fake tensors, numbers or None; the rest may carry anything or nothing.
     """
+    with Attempt() as attempt:
+        refresh_at_two_points(graph_module)
+    if attempt.failure is None:
+        return
     inputs = [node.meta["val"] for node in graph_module.graph.nodes if node.op == "placeholder"]
     mode = fake_mode_of(inputs)
     with mode, torch.no_grad(), enable_python_dispatcher():
@@ -74,6 +81,8 @@ def refresh_some(nodes: Iterable[fx.Node]) -> None:
 def fake_call(function: Any, node: fx.Node) -> Any:
     """Return what a function gives on the values of a node's operands."""
     args, kwargs = fx.map_arg((node.args, node.kwargs), value_of)
+    with Attempt():
+        return call_at_two_points(function, args, kwargs)
     with fake_mode_of([args, kwargs]), torch.no_grad(), enable_python_dispatcher():
         return function(*args, **kwargs)
 

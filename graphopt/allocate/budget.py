@@ -1,10 +1,13 @@
 """Allocation of a budget: a share of the units that goes, or a cost to come down to."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import isfinite
 
+import numpy as np
+
+from graphopt.allocate.bundles import bundled, spread
 from graphopt.allocate.pools import Scope, pool_names
 from graphopt.allocate.ratio import exact_ratio
 from graphopt.allocate.search import Cost, Shortfall, meet_cost, meet_ratios
@@ -44,6 +47,7 @@ def allocate(
     ratio: float | Fraction | None = None,
     target_cost: float | None = None,
     cost: Cost | None = None,
+    tied: Sequence[Collection[str]] = (),
 ) -> Allocation:
     """Choose the units that stay: the lowest scored go until the budget is met, and no further.
 
@@ -58,32 +62,43 @@ def allocate(
         ratio: Share to remove, of the original units, in [0, 1).
         target_cost: Cost to reach, in the unit of `cost`.
         cost: Needed for `target_cost`; called about ``log2(units)`` times, each time with the counts of all axes.
+        tied: Disjoint sets of axis ids that keep exactly the same share of their sizes. They go in steps, one unit or
+            more of each axis at once; a step scores the mean of its units, and is the unit that budgets are met within.
 
     Raises:
         SpecError: Not exactly one of `ratio` and `target_cost`, a ratio outside [0, 1), or an unknown scope.
         PreconditionError: Two axes have one id.
-        BudgetError: Limits keep the cost above the target.
+        BudgetError: Limits keep the cost above the target, or tied axes follow different ratios.
 
     References:
         Fang et al., "Isomorphic Pruning for Vision Models", ECCV 2024, arXiv:2407.04616, for ranking within classes;
         what a class is, the caller says.
     """
     common = _common_ratio(ratio, target_cost, cost)
-    table = Table(axes)
+    original = Table(axes)
+    bundles = bundled(original.axes, tied)
+    table = Table([bundle.units for bundle in bundles])
     names = pool_names(table.axes, scope)
     ratios = [common if axis.ratio is None else exact_ratio(axis.ratio) for axis in table.axes]
     counts, short = meet_ratios(table, names, ratios)
-    price = None if cost is None else cost(table.count_by_id(counts))
+
+    def priced(steps: Mapping[str, int]) -> float:
+        return 0.0 if cost is None else cost(spread(bundles, steps))
+
+    price = None if cost is None else priced(table.count_by_id(counts))
     asked = {axis.id for axis, share in zip(table.axes, ratios, strict=True) if share}
-    if cost is not None and price is not None and target_cost is not None and price > target_cost:
-        counts = meet_cost(table, names, counts, target_cost, cost)
-        price = cost(table.count_by_id(counts))
+    if price is not None and target_cost is not None and price > target_cost:
+        counts = meet_cost(table, names, counts, target_cost, priced)
+        price = priced(table.count_by_id(counts))
         asked.update(axis.id for axis in table.axes if axis.ratio is None)
+    steps = table.count_by_id(counts)
+    kept = {name: indices for bundle in bundles for name, indices in bundle.kept(steps[bundle.id]).items()}
+    limits = {axis.id: axis.limit for axis in table.axes if axis.id in asked and axis.lowest == axis.available}
     return Allocation(
-        kept=table.kept(counts),
-        removed_share=float(table.removed_share(counts)),
+        kept={axis.id: kept[axis.id] for axis in original.axes},
+        removed_share=float(original.removed_share(np.asarray([len(kept[axis.id]) for axis in original.axes]))),
         cost=price,
-        whole=tuple((axis.id, axis.limit) for axis in table.axes if axis.id in asked and axis.lowest == axis.available),
+        whole=tuple((axis.id, limits[bundle.id]) for bundle in bundles if bundle.id in limits for axis in bundle.axes),
         short=short,
     )
 

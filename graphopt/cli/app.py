@@ -6,6 +6,7 @@ from typing import Annotated, Protocol, runtime_checkable
 
 import typer
 
+from graphopt.cli.apply_command import apply
 from graphopt.cli.bench_command import bench
 from graphopt.cli.demo_command import demo
 from graphopt.cli.export_command import export
@@ -56,6 +57,11 @@ COMMANDS: tuple[tuple[Callable[..., None], str, str], ...] = (
         optimize,
         "Run passes over a model and save the result.",
         'optimize my_model.py:build --passes "prune-channels{ratio=0.5}" --out out/',
+    ),
+    (
+        apply,
+        "Carry out a plan on a checkpoint, shard by shard.",
+        "apply out/plan.json model.safetensors.index.json --out small/",
     ),
     (export, "Write a saved result as an ONNX file.", "export out/ --onnx --opset 20"),
     (bench, "Measure a saved result against its original.", "bench out/ --repeats 50 --threads 1"),

@@ -10,8 +10,8 @@ from graphopt.cli.options import AsJson, ModelTarget, Traceback
 from graphopt.cli.screen import Screen
 from graphopt.cli.targets import Target
 from graphopt.cli.user_code import build_model
-from graphopt.report.inspection import explain_parameter, inspect_program
-from graphopt.report.tables import inspection_tables
+from graphopt.report.inspection import RANKINGS, explain_parameter, inspect_program
+from graphopt.report.inspection_tables import inspection_tables
 
 
 def inspect(
@@ -30,6 +30,13 @@ def inspect(
         str | None,
         typer.Option(metavar="INPUT", help="Input that regions are seen from; by default the one like the output."),
     ] = None,
+    by: Annotated[
+        str, typer.Option(metavar="|".join(RANKINGS), help="Rank groups by what one unit saves; milliseconds measures.")
+    ] = "macs",
+    top: Annotated[int | None, typer.Option(min=1, help="List only so many groups.")] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time the operators of each group, whole and with half of its units.")
+    ] = False,
     as_json: AsJson = False,
     traceback: Traceback = False,
 ) -> None:
@@ -48,5 +55,5 @@ def inspect(
             found = graphopt.find_regions(program, sample=sample)
             screen.show(found.to_dict(), Text(str(found)))
             return
-        inspection = inspect_program(program, regroup=regroup)
+        inspection = inspect_program(program, regroup=regroup, by=by, top=top, measure=measure)
         screen.show(inspection.to_dict(), *inspection_tables(inspection))

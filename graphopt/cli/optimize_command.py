@@ -41,7 +41,14 @@ class ProgressInstrument:
 
 def optimize(
     target: ModelTarget,
-    passes: Annotated[str, typer.Option(metavar="TEXT", help='Passes to run, such as "prune-channels{ratio=0.5}".')],
+    passes: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT",
+            help='Passes to run, such as "prune-channels{ratio=0.5,round_to=auto}" or, with seconds that the program may '
+            'take and one configuration for all layers, "prune-channels{latency_seconds=0.01,uniform_per_layer}".',
+        ),
+    ],
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Save the result there; an earlier result is replaced.")
     ] = None,

@@ -193,7 +193,7 @@ class Analysis:
     def _give_up(self, node: fx.Node, reason: Reason) -> None:
         """Freeze what an operator touches; the analysis goes on with frozen outputs."""
         self.failures[node] = reason
-        for name in ("bakes", "contractions", "mixes", "pairs", "statistics"):
+        for name in ("bakes", "contractions", "mixes", "pairs", "spreads", "statistics"):
             getattr(self.facts, name).pop(node, None)
         self.facts.selects.discard(node)
         for item in node.all_input_nodes:

@@ -102,12 +102,12 @@ class DeadParts:
 
     def _members(self, node: fx.Node) -> list[tuple[int, Leaf]]:
         """The free axes on each dimension of a parameter, without those that its zeros do not reach."""
-        spared = self._graph.zeros.spared.get(str(node.target), frozenset())
+        spared = self._graph.zeros.spared.get(str(node.target), {})
         return [
             (place, leaf)
             for place, dim in enumerate(self.support.dims(node))
             for leaf in leaves(dim)
-            if leaf.frozen is None and leaf not in spared
+            if leaf.frozen is None and leaf not in spared.get(place, ())
         ]
 
 

@@ -125,13 +125,13 @@ class Demand:
 
     def _local(self, node: fx.Node, operand: fx.Node) -> LeafMasks:
         """Axes along which the operator goes index by index: read where the output is."""
-        coupled = self._coupled(node)
+        coupled = self.coupled(node)
         held = self._support.held(operand) & self._support.held(node)
         times = self._support.times
         whole = [leaf for leaf in held if leaf not in coupled and times(operand, leaf) <= times(node, leaf)]
         return only(self.need[node], whole)
 
-    def _coupled(self, node: fx.Node) -> set[Leaf]:
+    def coupled(self, node: fx.Node) -> set[Leaf]:
         """Axes that the operator sums or runs a statistic over."""
         facts, resolve = self._analysis.facts, self._analysis.algebra.resolve
         dims = [dim for _, _, dim in facts.contractions.get(node, ())] + [
@@ -163,7 +163,7 @@ class Demand:
 
     def _meets(self, node: fx.Node, leaf: Leaf) -> bool:
         """Whether factors are multiplied index by index along an axis, not each index of one with all of the other."""
-        if leaf not in self._coupled(node):
+        if leaf not in self.coupled(node):
             return self._support.times(node, leaf) == 1
         pairs = self._analysis.facts.pairs.get(node, ())
         return any(all(leaf in leaves(self._support.dims(item)[axis]) for item, axis in pair) for pair in pairs)
@@ -182,7 +182,7 @@ class Demand:
 
     def _through(self, node: fx.Node, weight: fx.Node, operand: fx.Node) -> LeafMasks:
         """Which summed indices of an activation meet a part of the weight that is not zero and leads to an output."""
-        alive = self._leading(node, weight)
+        alive = self.leading(node, weight)
         found: LeafMasks = {}
         dims = self._support.dims(weight)
         lone = set(self._lone(operand))
@@ -196,7 +196,7 @@ class Demand:
                     limited(found, leaf, projected(dims[place], along(alive, place))[leaf])
         return found
 
-    def _leading(self, node: fx.Node, weight: fx.Node) -> Tensor:
+    def leading(self, node: fx.Node, weight: fx.Node) -> Tensor:
         """Elements of a weight that are not zero and of whose output something is read."""
         value = self._support.values.get(weight)
         if value is None:
@@ -226,7 +226,7 @@ class Demand:
 
     def _rows_of_weight(self, node: fx.Node, weight: fx.Node) -> RowMasks:
         """Where some element is not zero, leads to an output that is read, and meets an input that may be nonzero."""
-        alive = self._leading(node, weight) & self._support.read_weight(node, weight)
+        alive = self.leading(node, weight) & self._support.read_weight(node, weight)
         return rows_of(alive, self._support.dims(weight))
 
     def _rows_of_static(self, node: fx.Node, operand: fx.Node) -> RowMasks:

@@ -155,7 +155,6 @@ class DependencyGraph:
     def groups(self) -> tuple[Group, ...]:
         """Every free axis, in the order of the parameters."""
         left_over = self.zeros.residue_leaves
-        uses = self._uses()
         products = products_by_leaf(self._terms())
         return tuple(
             Group(
@@ -164,7 +163,7 @@ class DependencyGraph:
                 size=leaf.size,
                 members=tuple(self._occurrences[leaf]),
                 marks=frozenset(leaf.marks & {"statistic"}) | ({"residue"} if leaf in left_over else set()),
-                iso_key=self._iso_key(leaf, uses),
+                iso_key=self._iso_key(leaf),
             )
             for leaf, name in self._ids.items()
         )
@@ -182,8 +181,9 @@ class DependencyGraph:
     def _terms(self) -> list[Dim]:
         return [dim for name, first in self.names.items() if name == first for dim in self.dims(name)]
 
-    def _uses(self) -> dict[str, str]:
-        """For each tensor the operators that read it."""
+    @cached_property
+    def readers(self) -> Mapping[str, str]:
+        """For each tensor the operators that read it and at which place, as text; empty where nothing does."""
         readers: dict[str, set[str]] = {}
         for node in self.program.nodes():
             if node.op == "get_attr":
@@ -191,9 +191,9 @@ class DependencyGraph:
                 readers.setdefault(name, set()).update(_reader(user, node) for user in node.users)
         return {name: ",".join(sorted(targets)) for name, targets in readers.items()}
 
-    def _iso_key(self, leaf: Leaf, uses: Mapping[str, str]) -> str:
+    def _iso_key(self, leaf: Leaf) -> str:
         parts = sorted(
-            f"{uses.get(member.tensor, '')}|{member.dim}|{tuple(self.tensors[member.tensor].shape)}"
+            f"{self.readers.get(member.tensor, '')}|{member.dim}|{tuple(self.tensors[member.tensor].shape)}"
             for member in self._occurrences[leaf]
         )
         return hashlib.sha256(";".join(parts).encode()).hexdigest()[:16]
@@ -213,8 +213,7 @@ class DependencyGraph:
     @cached_property
     def _unread(self) -> frozenset[str]:
         """Tensors that no operator reads."""
-        uses = self._uses()
-        return frozenset(name for name in self.names.values() if not uses.get(name))
+        return frozenset(name for name in self.names.values() if not self.readers.get(name))
 
     def _reason(self, leaf: Leaf) -> str:
         if leaf.frozen is not None:
@@ -281,6 +280,10 @@ class DependencyGraph:
     def leaf(self, group_id: str) -> Leaf:
         """The leaf of an axis."""
         return self._leaves[group_id]
+
+    def name_of(self, leaf: Leaf) -> str | None:
+        """The id of the axis that a leaf is; None where it is not offered."""
+        return self._ids.get(leaf)
 
     def kept_indices(self, name: str, dim: int, masks: Mapping[Leaf, BoolArray]) -> IntArray:
         """Flat indices of a tensor dimension that stay."""

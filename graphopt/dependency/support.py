@@ -252,9 +252,9 @@ class Support:
             if place not in summed:
                 found.update({(place, leaf): mask for leaf, mask in projected(dim, along(alive, place)).items()})
         masks = joined(found)
-        return {leaf: mask for leaf, mask in masks.items() if not self._lies_elsewhere(leaf, node, activations)}
+        return {leaf: mask for leaf, mask in masks.items() if not self.lies_elsewhere(leaf, node, activations)}
 
-    def _lies_elsewhere(self, leaf: Leaf, node: fx.Node, activations: set[fx.Node]) -> bool:
+    def lies_elsewhere(self, leaf: Leaf, node: fx.Node, activations: set[fx.Node]) -> bool:
         """Whether an axis reaches the output through a dimension of the activation that is not summed over too."""
         summed = {side for pair in self._analysis.facts.pairs[node] for side in pair}
         return any(

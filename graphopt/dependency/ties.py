@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+import sympy
 import torch
 from torch import fx
 
@@ -24,7 +25,7 @@ def concrete(value: object) -> int:
         return value
     if isinstance(value, torch.SymInt):
         hint = value.node.hint
-        return UNBACKED_SIZE if hint is None else int(hint)
+        return _assumed(value) if hint is None else int(hint)
     if isinstance(value, fx.Node):
         return concrete(value.meta.get("val"))
     raise TypeError(f"{value!r} is not a size")
@@ -34,6 +35,15 @@ UNBACKED_SIZE = 7919
 """Stands for a size that only the data tell; prime and large, so that nothing divides it or equals it by chance."""
 
 
+def _assumed(size: torch.SymInt) -> int:
+    """A size with unknowns in it, each of which counts as ``UNBACKED_SIZE``: what is their sum stays their sum."""
+    known = size.node.shape_env.backed_var_to_val
+    expression = size.node.expr
+    assumed = {symbol: known.get(symbol, sympy.Integer(UNBACKED_SIZE)) for symbol in expression.free_symbols}
+    number = expression.xreplace(assumed)
+    return int(number) if number.is_integer else UNBACKED_SIZE
+
+
 class Facts:
     """What the analysis finds out: one entry a node.
 
@@ -41,6 +51,8 @@ class Facts:
         dims: the dimensions of every value; a list of them for nodes with several outputs.
         bakes: numbers in a node's arguments that are sizes of dimensions, by argument name and position.
         selects: nodes whose output is a table of positions; pruned, they are followed by a selection.
+        spreads: operands that are read whole, in order: (operand, tensor dimension); pruned, zeros take the place of what
+            went, and the result is selected from.
         contractions: dimensions that an operator sums over: (operand, tensor dimension, dim).
         pairs: which tensor dimension of one operand is summed over together with which of another.
         mixes: dimensions that an operator keeps, every index of which it computes from all.
@@ -59,6 +71,7 @@ class Facts:
         self.dims: dict[fx.Node, Any] = {}
         self.bakes: dict[fx.Node, dict[Path, Dim]] = {}
         self.selects: set[fx.Node] = set()
+        self.spreads: dict[fx.Node, list[tuple[fx.Node, int]]] = {}
         self.contractions: dict[fx.Node, list[tuple[fx.Node, int, Dim]]] = {}
         self.pairs: dict[fx.Node, list[tuple[Side, Side]]] = {}
         self.mixes: dict[fx.Node, list[Dim]] = {}
@@ -66,7 +79,7 @@ class Facts:
         self.explicits: dict[fx.Node, list[tuple[str, float, Dim]]] = {}
         self.divisors: list[tuple[Dim, int]] = []
         self.regroup = False
-        self.spared: dict[fx.Node, list[Dim]] = {}
+        self.spared: dict[fx.Node, dict[int, Dim]] = {}
         self.guarded: dict[fx.Node, list[fx.Node]] = {}
         self.weights: set[fx.Node] = set()
         self.active: set[fx.Node] = set()
@@ -226,6 +239,20 @@ class Ties:
         if other is not None:
             self._facts.pairs.setdefault(self.node, []).append(((node, axis), (self._node(other[0]), other[1])))
 
+    def spread(self, operand: str, axis: int) -> None:
+        """State that windows run over a dimension of this operand and of the output, of which the order matters.
+
+        Pruned, the operand is spread out again, with zeros for what went, and the kept positions of the result are
+        taken: the same as with the members of what went zeroed.
+
+        Args:
+            operand: the operand.
+            axis: the tensor dimension, of the operand and of the output.
+        """
+        self._facts.spreads.setdefault(self.node, []).append((self._node(operand), axis))
+        self.contract(operand, axis)
+        self.mix([self.dims(operand)[axis]])
+
     def mix(self, dims: Sequence[Dim]) -> None:
         """State that the operator keeps these dimensions and computes every index of them from all, as a recurrence."""
         self._facts.mixes.setdefault(self.node, []).extend(dims)
@@ -243,11 +270,14 @@ class Ties:
         """State that the kept size of a dimension must be a multiple of a number."""
         self._facts.divisors.append((dim, number))
 
-    def spare(self, name: str, dims: Dims | None = None) -> None:
-        """State that the proof must not zero this operand along some dimensions, all by default: a divisor."""
+    def spare(self, name: str, axes: Sequence[int] | None = None) -> None:
+        """State that the proof must not zero this operand along some tensor dimensions, all by default: a divisor."""
         operand = self._arguments[name]
         if operand in self._facts.weights:
-            self._facts.spared.setdefault(operand, []).extend(self.dims(name) if dims is None else dims)
+            dims = dict(enumerate(self.dims(name)))
+            self._facts.spared.setdefault(operand, {}).update(
+                dims if axes is None else {axis: dims[axis] for axis in axes}
+            )
         else:
             self._facts.guarded.setdefault(self.node, []).append(operand)
 

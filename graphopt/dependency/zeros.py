@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 from torch import fx
@@ -18,6 +18,8 @@ from graphopt.errors import GraphoptError
 
 ZeroSet: TypeAlias = frozenset[Leaf]
 NOTHING: ZeroSet = frozenset()
+Spared: TypeAlias = Mapping[int, ZeroSet]
+"""Axes that the proof leaves whole in a parameter, by the tensor dimension they lie on."""
 
 
 class ZeroPropagation:
@@ -55,14 +57,19 @@ class ZeroPropagation:
             elif isinstance(item, tuple):
                 yield from (leaf for leaf in leaves(self._analysis.algebra.resolve(item)) if leaf.frozen is None)
 
-    def _spared_attributes(self) -> dict[fx.Node, ZeroSet]:
-        """Parameters that a spared operand is computed from, and the axes that the proof leaves whole in them."""
+    def _spared_attributes(self) -> dict[fx.Node, Spared]:
+        """Parameters that a spared operand is computed from, and the axes that the proof leaves whole in them.
+
+        In the operand itself they stay whole where they are spared, in what it is computed from wherever they lie.
+        """
         facts = self._analysis.facts
-        found: dict[fx.Node, ZeroSet] = {}
+        found: dict[fx.Node, Spared] = {}
         for operand, dims in facts.spared.items():
-            spared = frozenset(self._leaves(dims))
+            spared = {axis: frozenset(self._leaves([dim])) for axis, dim in dims.items()}
+            anywhere = NOTHING.union(*spared.values())
             for node in self._ancestors(operand):
-                found[node] = found.get(node, NOTHING) | spared
+                places = spared if node is operand else dict.fromkeys(range(len(facts.dims[node])), anywhere)
+                found[node] = _together(found.get(node, {}), places)
         return found
 
     @staticmethod
@@ -77,18 +84,18 @@ class ZeroPropagation:
         return [node for node in seen if node.op == "get_attr"]
 
     @property
-    def spared(self) -> dict[str, ZeroSet]:
-        """Names of the parameters that the proof must not zero, with the axes for which it must not."""
-        out: dict[str, ZeroSet] = {}
+    def spared(self) -> dict[str, Spared]:
+        """Names of the parameters that the proof must not zero, with the axes for which it must not, and where."""
+        out: dict[str, Spared] = {}
         for node, spared in self._spared.items():
-            out[str(node.target)] = out.get(str(node.target), NOTHING) | spared
+            out[str(node.target)] = _together(out.get(str(node.target), {}), spared)
         return out
 
     # ------------------------------------------------------------------ visit
 
     def _visit(self, node: fx.Node) -> ZeroSet:
         if node.op == "get_attr":
-            return self.held(node) - self._spared.get(node, NOTHING)
+            return self.held(node).difference(*self._spared.get(node, {}).values())
         source = self._analysis.sources.get(node)
         if source is not None:
             return self.zero.get(source, NOTHING)
@@ -170,3 +177,7 @@ def adds_number(ties: Ties) -> bool:
     """Whether an operand of a sum is a plain number that is not known to be zero."""
     numbers = [ties[name] for name in ties.names() if name in {"self", "other"} and not ties.is_tensor(ties[name])]
     return any(isinstance(item, fx.Node) or item != 0 for item in numbers)
+
+
+def _together(first: Spared, second: Spared) -> Spared:
+    return {axis: first.get(axis, NOTHING) | second.get(axis, NOTHING) for axis in {*first, *second}}

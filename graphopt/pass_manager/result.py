@@ -1,5 +1,6 @@
 """What a pipeline returns."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,9 +8,12 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from graphopt.errors import ModuleRestoreError
 from graphopt.pass_manager.base import PassReport
-from graphopt.plan import Plan
+from graphopt.plan import Plan, PlanSource
 from graphopt.program import Program
+from graphopt.restoring.restore import restore
+from graphopt.rewrite.optimizer_state import Kind, slice_optimizer
 from graphopt.rewrite.placing.stage_programs import stage_programs
 from graphopt.schedule import Schedule
 from graphopt.stages import Partition
@@ -63,20 +67,50 @@ class Result:
         """Return the program's class and size, and what each pass did."""
         return f"{self.program!r}\n{self.report}"
 
-    def module(self, *, check_inputs: bool = True) -> nn.Module:
-        """Return an ordinary module over the program's own tensors; it shares none with the user's model.
+    def module(self, model: nn.Module | None = None, *, check_inputs: bool = True) -> nn.Module:
+        """Return an ordinary module that computes what the program computes; it shares no tensor with the user's model.
 
-        Training it trains the result, all of its programs: what a `CacheSession` runs and what `save` and `export_onnx`
-        then write has the trained weights.
+        Given the model, it is a new instance of the user's class with smaller layers and repaired attributes, and has
+        tensors of its own. Without it, it is the graph over the program's own tensors: training it trains the result,
+        all of its programs, and what a `CacheSession` runs and what `save` and `export_onnx` then write has the trained
+        weights.
 
         Args:
-            check_inputs: Refuse inputs of other sizes than the captured ones, the symbolic batch aside.
+            model: The model that was captured; it is left as it is.
+            check_inputs: Refuse inputs of other sizes than the captured ones, the symbolic batch aside; a module of
+                the user's class checks what it always checked.
+
+        Raises:
+            ModuleRestoreError: The user's class cannot say what the program does.
         """
+        if model is not None:
+            return restore(_only(self.programs), model)
         held = self.program.parameters
         module = self.program.module(check_inputs=check_inputs)
         for program in self.programs.values():
             program.follow(held, self.program)
         return module
+
+    def optimizer(self, optimizer: Kind, model: nn.Module, module: nn.Module) -> Kind:
+        """Return the optimizer with which the training of a model goes on after the passes.
+
+        It is of the same class and settings, over the parameters of the module, with its state (momentum, second
+        moments, steps) sliced along. Of a parameter whose state cannot be sliced a warning tells that it starts anew.
+        Schedulers and hooks belong to the old optimizer; make them anew.
+
+        Args:
+            optimizer: Over the model's parameters, perhaps after some steps; it is left as it is.
+            model: The model that the passes were given.
+            module: What `module` returned.
+
+        Raises:
+            PlanError: The optimizer holds parameters that are not the model's, or model, module and result do not
+                belong together.
+        """
+        made, notes = slice_optimizer(self.plan or Plan(PlanSource.of(self.program)), optimizer, model, module)
+        for note in notes:
+            warnings.warn(note, stacklevel=2)
+        return made
 
     @property
     def partition(self) -> Partition | None:
@@ -103,3 +137,17 @@ class Result:
         folder = Path(path)
         type(self).writer(self, folder)
         return folder
+
+
+def _only(programs: Mapping[str, Program]) -> Program:
+    """The one program that a result has.
+
+    Raises:
+        ModuleRestoreError: It has several, which the user's class cannot switch between.
+    """
+    if len(programs) == 1:
+        return next(iter(programs.values()))
+    raise ModuleRestoreError(
+        f"the result plays {len(programs)} programs by a schedule ({', '.join(programs)}), and one class is one "
+        "program; run them with a CacheSession"
+    )

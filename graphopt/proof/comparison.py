@@ -15,13 +15,14 @@ from graphopt.aliasing import written_attributes
 from graphopt.assembly import Attribute
 from graphopt.copying import GraphCopy, copy_graph
 from graphopt.dependency.graph import DependencyGraph
-from graphopt.dependency.placement import Masks, kept_mask
-from graphopt.dependency.terms import Dim, dim_size
 from graphopt.errors import VerificationError
 from graphopt.program import Program
 from graphopt.proof.masking import mask_operands, mask_tensors
 from graphopt.proof.twin import TWINS, Statistic, replace_by_twin
+from graphopt.rewrite.compensation import Remedies, remedies
+from graphopt.rewrite.moments import COMPENSATED
 from graphopt.rewrite.slicing import slice_tensor
+from graphopt.rewrite.statistics import touched_statistics
 
 TOLERANCE = 1e-4
 """Largest error at which the masked original and the rewritten program count as equal."""
@@ -90,15 +91,22 @@ def _compare(
     widen: bool = False,
 ) -> Comparison:
     masks = graph.masks(kept)
-    statistics = _touched_statistics(graph, masks)
+    made_up = remedies(graph, kept, "none" if rewritten.lineage is None else rewritten.lineage.compensate)
+    statistics = {
+        node: Statistic(touched.count)
+        for node, touched in touched_statistics(graph, masks).items()
+        if node not in made_up.actions
+    }
     original = _twinned(graph.program, statistics)
     masked = _twinned(graph.program, statistics)
-    mask_operands(graph, masks, masked)
-    sliced = _twinned_rewrite(graph, rewritten, statistics)
+    mask_operands(graph, masks, masked, made_up.actions.keys())
+    sliced = _twinned_rewrite(graph, rewritten, statistics, made_up)
     for duplicate in (original, masked, sliced) if widen else ():
         _widen(duplicate)
     small = {
-        name: slice_tensor(tensor, graph.dims(name), masks) for name, tensor in values.items() if name in graph.names
+        name: made_up.scaled(graph.names[name], slice_tensor(tensor, graph.dims(name), masks))
+        for name, tensor in values.items()
+        if name in graph.names
     }
     written = written_attributes(graph.program.graph_module)
     return compared(
@@ -106,21 +114,6 @@ def _compare(
         _run(masked, mask_tensors(graph, masks, values), inputs, written),
         _run(sliced, small, inputs, written),
     )
-
-
-def _touched_statistics(graph: DependencyGraph, masks: Masks) -> dict[fx.Node, Statistic]:
-    """Nodes whose statistic runs over something removed."""
-    resolve = graph.analysis.algebra.resolve
-    touched: dict[fx.Node, Statistic] = {}
-    for node, dims in graph.analysis.facts.statistics.items():
-        resolved = [resolve(dim) for dim in dims]
-        if any(_loses(dim, masks) for dim in resolved):
-            touched[node] = Statistic(math.prod(dim_size(dim) for dim in resolved))
-    return touched
-
-
-def _loses(dim: Dim, masks: Masks) -> bool:
-    return not kept_mask(dim, masks).all()
 
 
 def _twinned(program: Program, statistics: Mapping[fx.Node, Statistic]) -> GraphCopy:
@@ -131,10 +124,15 @@ def _twinned(program: Program, statistics: Mapping[fx.Node, Statistic]) -> Graph
     return duplicate
 
 
-def _twinned_rewrite(graph: DependencyGraph, rewritten: Program, statistics: Mapping[fx.Node, Statistic]) -> GraphCopy:
-    """The same statistics replaced in the rewritten program: its n-th statistic is the original's n-th."""
-    before = [node for node in graph.program.nodes() if node.target in TWINS]
-    after = [node for node in rewritten.nodes() if node.target in TWINS]
+def _twinned_rewrite(
+    graph: DependencyGraph, rewritten: Program, statistics: Mapping[fx.Node, Statistic], made_up: Remedies
+) -> GraphCopy:
+    """The same statistics replaced in the rewritten program: its n-th statistic is the original's n-th.
+
+    Those that are compensated stay as they are on both sides.
+    """
+    before = [node for node in graph.program.nodes() if node.target in TWINS and node not in made_up.actions]
+    after = [node for node in rewritten.nodes() if node.target in TWINS and COMPENSATED not in node.meta]
     if [node.target for node in before] != [node.target for node in after]:
         raise VerificationError(
             f"the rewritten program has {len(after)} normalisations and means where the original has {len(before)}; "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, fx
@@ -11,14 +11,24 @@ from graphopt.assembly import Attribute
 from graphopt.copying import GraphCopy
 from graphopt.dependency.graph import DependencyGraph
 from graphopt.dependency.placement import BoolArray, Masks, kept_mask
-from graphopt.dependency.terms import Dim, Leaf
+from graphopt.dependency.terms import Dim
+from graphopt.dependency.zeros import Spared
 
 
-def mask_tensor(tensor: Tensor, dims: Sequence[Dim], masks: Masks) -> Tensor:
-    """A copy of a tensor with the removed indices of every dimension zeroed; the tensor where nothing goes."""
+def mask_tensor(tensor: Tensor, dims: Sequence[Dim], masks: Masks, spared: Sequence[Spared] = ()) -> Tensor:
+    """A copy of a tensor with the removed indices of every dimension zeroed; the tensor where nothing goes.
+
+    Args:
+        tensor: the tensor.
+        dims: its dimensions.
+        masks: kept indices of each axis.
+        spared: axes that stay whole, by the tensor dimension they lie on.
+    """
     out = tensor
     for position, dim in enumerate(dims):
-        mask = kept_mask(dim, masks)
+        whole = frozenset().union(*(places.get(position, ()) for places in spared))
+        own = {leaf: kept for leaf, kept in masks.items() if leaf not in whole} if whole else masks
+        mask = kept_mask(dim, own)
         if not mask.all():
             removed = torch.from_numpy((~mask).nonzero()[0]).to(tensor.device)
             out = out.index_fill(position, removed, 0)
@@ -27,27 +37,30 @@ def mask_tensor(tensor: Tensor, dims: Sequence[Dim], masks: Masks) -> Tensor:
 
 def mask_tensors(graph: DependencyGraph, masks: Masks, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Every tensor with its removed members zeroed, except where zero is no legal value (a divisor)."""
-    spared: dict[str, frozenset[Leaf]] = {}
-    for name, leaves in graph.zeros.spared.items():
-        first = graph.names.get(name, name)
-        spared[first] = spared.get(first, frozenset()) | leaves
+    spared: dict[str, list[Spared]] = {}
+    for name, places in graph.zeros.spared.items():
+        spared.setdefault(graph.names.get(name, name), []).append(places)
     out: dict[str, Tensor] = {}
     for name, tensor in values.items():
         if name in graph.names:
-            whole = spared.get(graph.names[name], frozenset())
-            own = {leaf: mask for leaf, mask in masks.items() if leaf not in whole}
-            out[name] = mask_tensor(tensor, graph.dims(name), own)
+            out[name] = mask_tensor(tensor, graph.dims(name), masks, spared.get(graph.names[name], ()))
     return out
 
 
-def mask_operands(graph: DependencyGraph, masks: Masks, duplicate: GraphCopy) -> None:
+def mask_operands(graph: DependencyGraph, masks: Masks, duplicate: GraphCopy, spare: Collection[fx.Node] = ()) -> None:
     """Zero the removed indices of operands that are contracted there without being zero by themselves.
 
     What must not be zero, such as the denominator of a quotient, is one there.
+
+    Args:
+        graph: analysis of the original.
+        masks: kept indices of each axis.
+        duplicate: a copy of the original's graph.
+        spare: operators of the original that read their operands as they are: compensated ones count what is there.
     """
     facts, resolve = graph.analysis.facts, graph.analysis.algebra.resolve
     for node, operands in graph.zeros.residues.items():
-        for operand, axis in operands:
+        for operand, axis in operands if node not in spare else ():
             mask = kept_mask(resolve(facts.dims[operand][axis]), masks)
             if not mask.all():
                 _insert_mask(duplicate, duplicate.nodes[node], duplicate.nodes[operand], axis, mask, 0)

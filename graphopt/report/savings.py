@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from torch import fx, nn
 
 from graphopt.dependency.graph import DependencyGraph, Group
 from graphopt.dependency.placement import kept_size
-from graphopt.dependency.terms import Leaf, leaves
-from graphopt.macs import node_macs, tensor_operands
+from graphopt.dependency.terms import Leaf
+from graphopt.macs import FORMULAS, node_macs, operator_name, tensor_operands
+from graphopt.report.touching import nodes_by_leaf
 
 
 class Savings:
@@ -22,15 +23,10 @@ class Savings:
 
     def __init__(self, graph: DependencyGraph) -> None:
         self._graph = graph
-        self._operands: dict[fx.Node, list[fx.Node]] = {}
-        self._macs: dict[fx.Node, int] = {}
-        self._nodes: dict[Leaf, list[fx.Node]] = {}
-        for node in _operators(graph):
-            self._operands[node] = tensor_operands(node)
-            self._macs[node] = self._price(node, {})
-            if self._macs[node]:
-                for leaf in self._leaves(node):
-                    self._nodes.setdefault(leaf, []).append(node)
+        counted = dict.fromkeys(node for node in graph.analysis.order if operator_name(node) in FORMULAS)
+        self._nodes = nodes_by_leaf(graph, counted)
+        self._operands = {node: tensor_operands(node) for node in counted}
+        self._macs = {node: self._price(node, {}) for nodes in self._nodes.values() for node in nodes}
 
     def parameters(self, group: Group, count: int) -> int:
         """Return how many weights go with `count` units, those of vocabulary tables included, tied ones once."""
@@ -51,17 +47,3 @@ class Savings:
     def _price(self, node: fx.Node, counts: Mapping[Leaf, int]) -> int:
         shapes = [self._graph.kept_shape(operand, counts) for operand in self._operands[node]]
         return node_macs(node, shapes, self._graph.kept_shape(node, counts))
-
-    def _leaves(self, node: fx.Node) -> dict[Leaf, None]:
-        """Every axis that lies on a node's result or operands, in order."""
-        analysis = self._graph.analysis
-        found: dict[Leaf, None] = {}
-        for value in (node, *self._operands[node]):
-            for dim in analysis.facts.dims[value]:
-                found.update(dict.fromkeys(leaves(analysis.algebra.resolve(dim))))
-        return found
-
-
-def _operators(graph: DependencyGraph) -> Iterator[fx.Node]:
-    known = graph.analysis.facts.dims
-    return (node for node in graph.analysis.order if node.op == "call_function" and node in known)

@@ -1,6 +1,5 @@
 """Reports as tables for a terminal."""
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 
@@ -14,13 +13,9 @@ from graphopt.pass_manager.result import Report
 from graphopt.plan import Plan
 from graphopt.report.benchmark import Benchmark
 from graphopt.report.figures import figure, share, short
-from graphopt.report.inspection import FrozenReason, Inspection
 
 EXAMPLES = 3
 """How many of the things that a reason freezes, or that a pass refused, are named in a table."""
-
-_PACKAGES = re.compile(r"\S*[/\\]site-packages[/\\]")
-"""Where installed packages lie, which every path into one of them begins with."""
 
 _TITLES = {
     "torch_seconds": "torch",
@@ -29,31 +24,9 @@ _TITLES = {
     "parameter_bytes": "parameter bytes",
     "parameters_without_vocabulary": "parameters without vocabulary",
     "activation_peak_bytes": "activation peak",
+    "seconds": "time",
+    "noise_seconds": "noise",
 }
-
-
-def inspection_tables(inspection: Inspection) -> Iterator[RenderableType]:
-    """Yield what could be pruned, what is frozen, and the totals."""
-    total = inspection.totals
-    title = f"{inspection.model}: {len(inspection.groups)} coupling groups"
-    groups = _table(title, ("group", "kind"), ("size", "members", "parameters/unit", "half: parameters", "half: MACs"))
-    groups.add_column("marks")
-    for group in inspection.groups:
-        groups.add_row(
-            Text(group.id),
-            group.kind,
-            str(group.size),
-            str(group.members),
-            short(group.parameters_per_unit),
-            _part(group.parameters_of_half, total["parameters"]),
-            _part(group.macs_of_half, total["macs"]),
-            ", ".join(group.marks),
-        )
-    yield groups
-    yield _frozen_table(inspection.frozen)
-    figures = (f"{_title(name)} {figure(name, value)}" for name, value in total.items())
-    yield Text(", ".join(figures))
-    yield from _lines("note", inspection.notes)
 
 
 def report_tables(report: Report, plan: Plan | None) -> Iterator[RenderableType]:
@@ -71,7 +44,7 @@ def benchmark_tables(found: Benchmark) -> Iterator[RenderableType]:
     before, after = asdict(found.before), asdict(found.after)
     yield _before_and_after(found.model, [(name, before[name], after[name]) for name in before])
     yield Text(f"{found.repeats} interleaved rounds, medians, {_threads(found.threads)}, torch on {found.device}")
-    yield from _lines("note", found.notes)
+    yield from labelled("note", found.notes)
 
 
 def plain_table(title: str, rows: Iterable[tuple[str, str]]) -> Table:
@@ -82,26 +55,17 @@ def plain_table(title: str, rows: Iterable[tuple[str, str]]) -> Table:
     return table
 
 
-def _frozen_table(entries: Sequence[FrozenReason]) -> Table:
-    table = _table("frozen", ("reason",), ("dimensions",))
-    table.add_column("for example", overflow="fold")
-    for entry in entries:
-        names = dict.fromkeys(f"{axis.tensor}:{axis.dim}" for axis in entry.axes)
-        table.add_row(Text(_PACKAGES.sub("", entry.reason)), str(len(entry.axes)), Text(_some(list(names))))
-    return table
-
-
 def _before_and_after(title: str, rows: Iterable[tuple[str, float | None, float | None]]) -> Table:
-    table = _table(title, ("",), ("before", "after", "after / before"))
+    table = make_table(title, ("",), ("before", "after", "after / before"))
     for name, before, after in rows:
         cells = ("-" if value is None else figure(name, value) for value in (before, after))
         ratio = share(after, before) if before is not None and after is not None else ""
-        table.add_row(_title(name), *cells, ratio)
+        table.add_row(title_of(name), *cells, ratio)
     return table
 
 
 def _kinds_table(plan: Plan) -> Table:
-    table = _table("kept", ("kind",), ("axes", "units kept", "of"))
+    table = make_table("kept", ("kind",), ("axes", "units kept", "of"))
     kinds: dict[str, list[tuple[int, int]]] = {}
     for axis in plan.axes.values():
         kinds.setdefault(axis.kind, []).append((len(axis.kept), axis.size))
@@ -117,14 +81,16 @@ def _remarks(entry: PassReport) -> Iterator[Text]:
     yield from map(Text, entry.refused[:EXAMPLES])
     if len(entry.refused) > EXAMPLES:
         yield Text(f"and {len(entry.refused) - EXAMPLES} more, which --json lists")
-    yield from _lines("note", entry.notes)
+    yield from labelled("note", entry.notes)
 
 
-def _lines(label: str, lines: Iterable[str]) -> Iterator[Text]:
+def labelled(label: str, lines: Iterable[str]) -> Iterator[Text]:
+    """Return lines with a word before each."""
     return (Text(f"{label}: {line}") for line in lines)
 
 
-def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
+def make_table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
+    """Return an empty table with columns of words on the left and of figures on the right."""
     table = Table(title=Text(title), box=box.SIMPLE_HEAD, title_justify="left")
     for name in left:
         table.add_column(name, overflow="fold")
@@ -133,16 +99,8 @@ def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
     return table
 
 
-def _part(count: int, whole: int) -> str:
-    return f"{short(count)} ({share(count, whole)})" if whole else short(count)
-
-
-def _some(names: Sequence[str]) -> str:
-    rest = len(names) - EXAMPLES
-    return ", ".join(names[:EXAMPLES]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _title(name: str) -> str:
+def title_of(name: str) -> str:
+    """Return what people call a figure."""
     return _TITLES.get(name, name.replace("_", " "))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -12,9 +13,11 @@ from graphopt.copying import copy_graph
 from graphopt.dependency.analysis import TensorKey, tensor_key
 from graphopt.dependency.graph import DependencyGraph
 from graphopt.dependency.placement import Masks
-from graphopt.plan import Plan, PlanSource, make_plan
+from graphopt.plan import Plan, PlanSource
 from graphopt.program import Lineage, Program
 from graphopt.rewrite.bypassing import bypass
+from graphopt.rewrite.compensation import Remedies, compensated_plan, remedies, restored
+from graphopt.rewrite.folding import fold
 from graphopt.rewrite.slicing import slice_tensor
 from graphopt.schedule import Schedule
 
@@ -30,14 +33,9 @@ def origin_of(program: Program) -> Program:
     lineage = program.lineage
     if lineage is None:
         return program
-    made = _sliced_changes(program, lineage) if lineage.kept else _changes(program, lineage.origin)
-    if not made:
-        return lineage.origin
-    duplicate = copy_graph(lineage.origin.graph_module)
-    for name, attribute in duplicate.attributes.items():
-        if isinstance(attribute.value, Tensor) and tensor_key(attribute.value) in made:
-            duplicate.attributes[name] = Attribute(made[tensor_key(attribute.value)], attribute.persistent)
-    return replace(lineage.origin, graph_module=duplicate.assemble())
+    origin = lineage.origin
+    made = _sliced_changes(program, lineage, _base(origin, lineage)) if lineage.kept else _changes(program, origin)
+    return _updated(origin, made)
 
 
 def base_of(program: Program) -> Program:
@@ -48,8 +46,12 @@ def base_of(program: Program) -> Program:
     Args:
         program: captured, or rewritten and perhaps trained.
     """
-    origin = origin_of(program)
-    return origin if program.lineage is None else _base(origin, program.lineage)
+    lineage = program.lineage
+    if lineage is None or not lineage.folded:
+        origin = origin_of(program)
+        return origin if lineage is None else _base(origin, lineage)
+    base = _base(lineage.origin, lineage)
+    return _updated(base, _sliced_changes(program, lineage, base))
 
 
 def plan_of(program: Program, spec: str, schedule: Schedule | None = None) -> Plan:
@@ -66,7 +68,18 @@ def plan_of(program: Program, spec: str, schedule: Schedule | None = None) -> Pl
     if not lineage.kept:
         return Plan(PlanSource.of(lineage.origin), (spec,), schedule=schedule, bypassed=lineage.bypassed)
     graph = DependencyGraph(_base(lineage.origin, lineage), regroup=lineage.regroup)
-    return replace(make_plan(graph, lineage.kept, (spec,)), schedule=schedule)
+    return replace(compensated_plan(graph, lineage.kept, (spec,), lineage.compensate), schedule=schedule)
+
+
+def _updated(program: Program, made: Mapping[TensorKey, Tensor]) -> Program:
+    """A program with other values for some of its tensors; itself where there are none."""
+    if not made:
+        return program
+    duplicate = copy_graph(program.graph_module)
+    for name, attribute in duplicate.attributes.items():
+        if isinstance(attribute.value, Tensor) and tensor_key(attribute.value) in made:
+            duplicate.attributes[name] = Attribute(made[tensor_key(attribute.value)], attribute.persistent)
+    return replace(program, graph_module=duplicate.assemble())
 
 
 def _changes(program: Program, origin: Program) -> dict[TensorKey, Tensor]:
@@ -81,25 +94,35 @@ def _changes(program: Program, origin: Program) -> dict[TensorKey, Tensor]:
     return made
 
 
-def _sliced_changes(program: Program, lineage: Lineage) -> dict[TensorKey, Tensor]:
+def _sliced_changes(program: Program, lineage: Lineage, base: Program) -> dict[TensorKey, Tensor]:
     """What training changed of tensors that were sliced, in the captured shapes, by the captured tensor."""
-    graph = DependencyGraph(_base(lineage.origin, lineage), regroup=lineage.regroup)
-    masks = graph.masks(lineage.kept)
+    graph = DependencyGraph(base, regroup=lineage.regroup)
+    masks, made_up = graph.masks(lineage.kept), remedies(graph, lineage.kept, lineage.compensate)
     made: dict[TensorKey, Tensor] = {}
     for name, tensor in graph.tensors.items():
         now = program.parameters.get(name)
-        if now is None or tensor_key(tensor) in made or _same(now, slice_tensor(tensor, graph.dims(name), masks)):
+        if now is None or tensor_key(tensor) in made:
             continue
-        made[tensor_key(tensor)] = _scattered(graph, name, now, masks)
+        kept = slice_tensor(tensor, graph.dims(name), masks)
+        if not _same(now, made_up.scaled(graph.names[name], kept)):
+            made[tensor_key(tensor)] = _scattered(graph, name, _restored(now, graph.names[name], made_up), masks)
     return made
 
 
 def _base(origin: Program, lineage: Lineage) -> Program:
-    return bypass(origin, lineage.bypassed) if lineage.bypassed else origin
+    rest = bypass(origin, lineage.bypassed) if lineage.bypassed else origin
+    return fold(rest, lineage.folded) if lineage.folded else rest
 
 
 def _same(now: Tensor, kept: Tensor) -> bool:
     return now is kept or (not now.is_meta and torch.equal(torch.nan_to_num(now), torch.nan_to_num(kept)))
+
+
+def _restored(now: Tensor, name: str, made_up: Remedies) -> Tensor:
+    """A trained tensor as it is without its factor."""
+    if name not in made_up.scales:
+        return now
+    return nn.Parameter(restored(now, made_up.scales[name]), requires_grad=now.requires_grad)
 
 
 def _scattered(graph: DependencyGraph, name: str, now: Tensor, masks: Masks) -> Tensor:

@@ -32,16 +32,16 @@ def rewrite_constants(graph: DependencyGraph, counts: Counts, nodes: Mapping[fx.
     Args:
         graph: the analysis of the original.
         counts: how many indices each leaf keeps; leaves left out stay whole.
-        nodes: from each node of the original to its copy.
+        nodes: from nodes of the original to their copies, which alone are written.
     """
     facts, resolve = graph.analysis.facts, graph.analysis.algebra.resolve
-    for node, entries in facts.bakes.items():
-        for (name, position), dim in entries.items():
+    for node in facts.bakes.keys() & nodes.keys():
+        for (name, position), dim in facts.bakes[node].items():
             _rewrite(graph, node, nodes[node], (name, position), resolve(dim), counts)
-    for node, explicit in facts.explicits.items():
-        for name, value, dim in explicit:
+    for node in facts.explicits.keys() & nodes.keys():
+        for name, value, dim in facts.explicits[node]:
             if kept_size(resolve(dim), counts) != dim_size(resolve(dim)):
-                _set(nodes[node], name, None, value)
+                set_argument(nodes[node], name, None, value)
 
 
 def _rewrite(
@@ -51,11 +51,11 @@ def _rewrite(
     value = _get(node, name, position)
     wanted = kept_size(dim, counts)
     if isinstance(value, fx.Node):
-        actual = _evaluate(graph, value, counts)
+        actual = kept_number(graph, value, counts)
         if actual != wanted:
-            _set(copy, name, position, _scaled(copy, _get(copy, name, position), wanted, actual))
+            set_argument(copy, name, position, _scaled(copy, _get(copy, name, position), wanted, actual))
     elif isinstance(value, int) and value != wanted and not (value == -1 and position is not None):
-        _set(copy, name, position, wanted)
+        set_argument(copy, name, position, wanted)
 
 
 def _scaled(before: fx.Node, value: Any, wanted: int, actual: int) -> fx.Node:
@@ -65,7 +65,7 @@ def _scaled(before: fx.Node, value: Any, wanted: int, actual: int) -> fx.Node:
         return before.graph.call_function(operator.floordiv, (scaled, actual))
 
 
-def _evaluate(graph: DependencyGraph, value: Any, counts: Counts) -> int:
+def kept_number(graph: DependencyGraph, value: Any, counts: Counts) -> int:
     """What a symbolic number is in the rewritten program, for the example's batch."""
     if not isinstance(value, fx.Node):
         return concrete(value)
@@ -76,7 +76,7 @@ def _evaluate(graph: DependencyGraph, value: Any, counts: Counts) -> int:
     function = SIZE_ARITHMETIC.get(value.target)
     if function is None:
         return concrete(value)
-    return function(*(_evaluate(graph, argument, counts) for argument in value.args))
+    return function(*(kept_number(graph, argument, counts) for argument in value.args))
 
 
 def _position(node: fx.Node, name: str) -> int:
@@ -91,7 +91,15 @@ def _get(node: fx.Node, name: str, position: int | None) -> Any:
     return value[position]
 
 
-def _set(node: fx.Node, name: str, position: int | None, number: Any) -> None:
+def set_argument(node: fx.Node, name: str, position: int | None, number: Any) -> None:
+    """Write an argument of an ATen call.
+
+    Args:
+        node: the call.
+        name: the argument's name in the schema.
+        position: which element of it, where it is a list; None for all of it.
+        number: the new value.
+    """
     index = _position(node, name)
     value: Any = number
     if position is not None:

@@ -7,6 +7,7 @@ from graphopt.errors import PlanError
 from graphopt.plan import Plan, PlanSource
 from graphopt.program import Program
 from graphopt.rewrite.bypassing import bypass
+from graphopt.rewrite.folding import fold
 from graphopt.rewrite.slicing import slice_axes
 from graphopt.rewrite.stepping import step_programs
 
@@ -26,6 +27,17 @@ def replay(plan: Plan, program: Program) -> Program:
         )
     if plan.bypassed:
         program = bypass(program, plan.bypassed)
+    if plan.folded:
+        program = fold(program, plan.folded)
+    return replay_axes(plan, program)
+
+
+def replay_axes(plan: Plan, program: Program) -> Program:
+    """Carry out what a plan says about axes, on a program of which the rest is done.
+
+    Raises:
+        PlanError: if it names an axis that the program does not have.
+    """
     if not plan.axes:
         return program
     graph = DependencyGraph(program, regroup=plan.regroup)
@@ -36,7 +48,7 @@ def replay(plan: Plan, program: Program) -> Program:
                 f"the plan keeps {len(axis.kept)} of {axis.size} indices of axis {name}, but this release of graphopt "
                 f"finds {sizes.get(name, 'no such axis')}; make the plan again"
             )
-    return slice_axes(graph, plan.kept)
+    return slice_axes(graph, plan.kept, plan.compensate)
 
 
 def replay_programs(plan: Plan, program: Program) -> dict[str, Program]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, fx, nn
@@ -13,12 +14,14 @@ from graphopt.dependency.analysis import TensorKey, tensor_key
 from graphopt.dependency.graph import DependencyGraph
 from graphopt.dependency.placement import Masks, kept_mask
 from graphopt.dependency.terms import Dim
-from graphopt.program import Lineage, Program
+from graphopt.program import Compensate, Lineage, Program
+from graphopt.rewrite.compensation import Remedies, remedies
 from graphopt.rewrite.constants import rewrite_constants
+from graphopt.rewrite.spreading import select_positions, spread_rows
 from graphopt.tracing import recapture
 
 
-def slice_axes(graph: DependencyGraph, kept: Mapping[str, Sequence[int]]) -> Program:
+def slice_axes(graph: DependencyGraph, kept: Mapping[str, Sequence[int]], compensate: Compensate = "none") -> Program:
     """The program with only the kept indices of each axis.
 
     The graph's own program and its tensors are left as they are; tensors that lose nothing are shared.
@@ -26,6 +29,8 @@ def slice_axes(graph: DependencyGraph, kept: Mapping[str, Sequence[int]]) -> Pro
     Args:
         graph: the dependency graph of the program to slice.
         kept: kept indices by axis id, ascending; axes left out stay whole.
+        compensate: whether statistics over sliced axes keep the masked original's values: ``none``, ``scale`` (weights
+            and numbers change) or ``exact`` (they are written out).
 
     Returns:
         A new program with fresh shapes, whose lineage names the original and what was kept.
@@ -34,20 +39,26 @@ def slice_axes(graph: DependencyGraph, kept: Mapping[str, Sequence[int]]) -> Pro
     whole = {name: tuple(int(index) for index in indices) for name, indices in kept.items()}
     before = program.lineage
     if before is None or before.kept:
-        lineage = Lineage(program, whole, graph.regroup)
+        lineage = Lineage(program, whole, graph.regroup, compensate=compensate)
     else:
-        lineage = Lineage(before.origin, whole, graph.regroup, before.bypassed)
-    return recapture(sliced_graph(graph, kept), program.args, program.kwargs, program, lineage=lineage)
+        lineage = replace(before, kept=whole, regroup=graph.regroup, compensate=compensate)
+    module = sliced_graph(graph, kept, compensate)
+    return recapture(module, program.args, program.kwargs, program, lineage=lineage)
 
 
-def sliced_graph(graph: DependencyGraph, kept: Mapping[str, Sequence[int]]) -> fx.GraphModule:
+def sliced_graph(
+    graph: DependencyGraph, kept: Mapping[str, Sequence[int]], compensate: Compensate = "none"
+) -> fx.GraphModule:
     """The graph with only the kept indices of each axis, as it is before shapes are computed anew."""
     masks = graph.masks(kept)
     counts = {leaf: int(mask.sum()) for leaf, mask in masks.items()}
     duplicate = copy_graph(graph.program.graph_module)
     rewrite_constants(graph, counts, duplicate.nodes)
-    _slice_tensors(graph, masks, duplicate)
+    made_up = remedies(graph, kept, compensate)
+    _slice_tensors(graph, masks, made_up, duplicate)
+    made_up.apply(duplicate)
     _select_tables(graph, masks, duplicate)
+    spread_rows(graph, masks, duplicate)
     return duplicate.assemble()
 
 
@@ -67,7 +78,7 @@ def slice_tensor(tensor: Tensor, dims: Sequence[Dim], masks: Masks) -> Tensor:
     return out if out.shape != tensor.shape else tensor
 
 
-def _slice_tensors(graph: DependencyGraph, masks: Masks, duplicate: GraphCopy) -> None:
+def _slice_tensors(graph: DependencyGraph, masks: Masks, made_up: Remedies, duplicate: GraphCopy) -> None:
     """Replace every tensor by its kept part; names that shared one tensor share the new one."""
     made: dict[TensorKey, Tensor] = {}
     for name, attribute in duplicate.attributes.items():
@@ -76,7 +87,7 @@ def _slice_tensors(graph: DependencyGraph, masks: Masks, duplicate: GraphCopy) -
             continue
         key = tensor_key(tensor)
         if key not in made:
-            made[key] = _like(tensor, slice_tensor(tensor, graph.dims(name), masks))
+            made[key] = _like(tensor, made_up.scaled(graph.names[name], slice_tensor(tensor, graph.dims(name), masks)))
         duplicate.attributes[name] = Attribute(made[key], attribute.persistent)
 
 
@@ -93,16 +104,4 @@ def _select_tables(graph: DependencyGraph, masks: Masks, duplicate: GraphCopy) -
         for position, dim in enumerate(facts.dims[node]):
             mask = kept_mask(resolve(dim), masks)
             if not mask.all():
-                _insert_selection(duplicate, duplicate.nodes[node], position, torch.from_numpy(mask.nonzero()[0]))
-
-
-def _insert_selection(duplicate: GraphCopy, node: fx.Node, position: int, indices: Tensor) -> None:
-    name = f"{node.name}_kept_{position}"
-    duplicate.attributes[name] = Attribute(indices, persistent=False)
-    users = list(node.users)
-    with node.graph.inserting_after(node):
-        table = node.graph.get_attr(name)
-    with node.graph.inserting_after(table):
-        selected = node.graph.call_function(torch.ops.aten.index_select.default, (node, position, table))
-    for user in users:
-        user.replace_input_with(node, selected)
+                select_positions(duplicate, duplicate.nodes[node], position, torch.from_numpy(mask.nonzero()[0]))

@@ -14,7 +14,7 @@ from graphopt.copying import copy_graph
 from graphopt.dependency.graph import DependencyGraph, Group
 from graphopt.errors import PreconditionError
 from graphopt.pass_manager import PassContext
-from graphopt.program import Program
+from graphopt.program import Compensate, Program
 from graphopt.proof.masking import mask_tensors
 from graphopt.rewrite.ancestry import base_of
 from graphopt.scores import Gradients, Scorer
@@ -33,19 +33,24 @@ class Ancestor:
     kept: Mapping[str, tuple[int, ...]]
 
     @classmethod
-    def of(cls, program: Program, *, regroup: bool) -> Ancestor:
+    def of(cls, program: Program, *, regroup: bool, compensate: Compensate) -> Ancestor:
         """Analyse the captured program with the weights of this one; a program without history is its own.
 
         What prune-layers left out stays out.
 
         Raises:
-            PreconditionError: if an earlier pass chose the other kind of ``regroup``.
+            PreconditionError: if an earlier pass chose the other kind of ``regroup``, or compensated in another way.
         """
         lineage = program.lineage
         if lineage is not None and lineage.kept and lineage.regroup != regroup:
             raise PreconditionError(
                 f"the program was pruned with regroup={str(lineage.regroup).lower()} before, which has other axes than "
                 f"regroup={str(regroup).lower()}; give every prune-channels of a pipeline the same regroup"
+            )
+        if lineage is not None and lineage.compensate not in ("none", compensate):
+            raise PreconditionError(
+                f"the program was pruned with compensate={lineage.compensate} before, which rescaled its norms; give "
+                f"every prune-channels of a pipeline the same, found compensate={compensate}"
             )
         return cls(DependencyGraph(base_of(program), regroup=regroup), lineage.kept if lineage else {})
 

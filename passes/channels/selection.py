@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from torch import nn
 
 from graphopt.dependency.graph import DependencyGraph, Group
-from graphopt.dependency.terms import Dim, Factor, Leaf, Sum, dim_size, leaves
+from graphopt.dependency.terms import Dim, Factor, Leaf, Sum, leaves
+from graphopt.passes.channels.likeness import Rules, find_likeness
+from graphopt.passes.channels.rounding import RoundTo, find_steps
 
 OUTERMOST = ("kv_group", "head", "queries_per_group")
 """Kinds that absorb the ratio of a dimension whatever they multiply: heads go whole."""
@@ -23,12 +24,14 @@ class Limits:
     Attributes:
         kinds: kinds of axes that may be pruned; None for all.
         ignore: patterns of parameter names; an axis on one of them stays whole.
-        round_to: the kept size of every parameter dimension is a multiple of it.
+        round_to: the kept size of every parameter dimension is a multiple of it; "auto" asks the device.
+        refused: why an axis has to stay whole for what is known outside, by id.
     """
 
     kinds: frozenset[str] | None = None
     ignore: tuple[str, ...] = ()
-    round_to: int = 1
+    round_to: RoundTo = 1
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,15 @@ class Selection:
         groups: the axes to prune, in the order of the program.
         steps: for each the number that its kept count is a multiple of.
         whole: (axis id, reason) of the others.
+        notes: what was chosen and why, one line each.
+        tied: disjoint sets of ids of axes that keep the same share of their sizes.
     """
 
     groups: tuple[Group, ...]
     steps: Mapping[str, int]
     whole: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...] = ()
+    tied: tuple[frozenset[str], ...] = ()
 
 
 @dataclass
@@ -63,7 +70,7 @@ def select_axes(graph: DependencyGraph, limits: Limits) -> Selection:
     """
     groups = {graph.leaf(group.id): group for group in graph.groups}
     dims = [dim for name, first in graph.names.items() if name == first for dim in graph.dims(name)]
-    steps = _steps(dims, groups, limits, graph.divisors)
+    steps, notes = find_steps(graph, groups, limits.round_to)
     reasons = {leaf: _refusal(graph, group, limits, steps[leaf]) for leaf, group in groups.items()}
     choice = _Choice()
     for product in sorted(_products(dims), key=len, reverse=True):
@@ -74,7 +81,35 @@ def select_axes(graph: DependencyGraph, limits: Limits) -> Selection:
         for leaf, group in groups.items()
         if leaf not in choice.absorbing
     )
-    return Selection(chosen, {group.id: steps[graph.leaf(group.id)] for group in chosen}, whole)
+    return Selection(chosen, {group.id: steps[graph.leaf(group.id)] for group in chosen}, whole, notes)
+
+
+def select_alike(graph: DependencyGraph, limits: Limits, rules: Rules) -> Selection:
+    """Choose as `select_axes` does, so that what is alike in the model stays alike.
+
+    An axis that cannot change with those that it is to stay equal to leaves its place to the next one.
+
+    Args:
+        graph: analysis of the original program.
+        limits: what restricts the choice.
+        rules: which equalities are kept.
+    """
+    while True:
+        selection = select_axes(graph, limits)
+        found = find_likeness(graph, [group.id for group in selection.groups], rules)
+        if not found.refused:
+            return replace(selection, tied=found.tied, notes=(*selection.notes, *_advice(limits.refused, rules)))
+        limits = replace(limits, refused={**limits.refused, **found.refused})
+
+
+def _advice(refused: Mapping[str, str], rules: Rules) -> tuple[str, ...]:
+    if not refused or rules.own_head_size:
+        return ()
+    note = (
+        f"{len(refused)} axes stay whole beside equal sizes that do; where the configuration has a head size of its "
+        "own, uniform_per_layer=own_head_size lets heads go beside a width that is frozen"
+    )
+    return (note,)
 
 
 def _blocked(choice: _Choice, leaf: Leaf, groups: Mapping[Leaf, Group]) -> str:
@@ -88,6 +123,8 @@ def _refusal(graph: DependencyGraph, group: Group, limits: Limits, step: int) ->
     """Why an axis stays whole, or an empty string."""
     if not any(isinstance(graph.tensors[member.tensor], nn.Parameter) for member in group.members):
         return "it lies on buffers alone, which have no score"
+    if group.id in limits.refused:
+        return limits.refused[group.id]
     if limits.kinds is not None and group.kind not in limits.kinds:
         return f"kind {group.kind} was not asked for"
     for pattern in limits.ignore:
@@ -141,42 +178,3 @@ def _preferred(candidates: Sequence[Leaf], product: Dim, groups: Mapping[Leaf, G
                 return leaf
     grouped = any("groups" in leaf.marks for leaf in leaves(product))
     return candidates[-1] if grouped else candidates[0]
-
-
-# ------------------------------------------------------------------ round_to
-
-
-def _steps(
-    dims: Sequence[Dim], groups: Mapping[Leaf, Group], limits: Limits, divisors: Sequence[tuple[Dim, int]]
-) -> dict[Leaf, int]:
-    """For each axis the number that its kept count must divide by; 0 where no count will do."""
-    steps = dict.fromkeys(groups, 1)
-    wanted = [(dim, limits.round_to) for dim in dims] + list(divisors)
-    for dim, multiple in wanted:
-        if multiple > 1:
-            _constrain(dim, multiple, 1, steps)
-    return steps
-
-
-def _constrain(dim: Dim, multiple: int, around: int, steps: dict[Leaf, int]) -> None:
-    """Every term of a dimension by itself must come to a multiple; ``around`` multiplies the dimension."""
-    size = dim_size(dim)
-    for factor in dim:
-        cofactor = around * (size // factor.size)
-        if isinstance(factor, Leaf):
-            if factor in steps:
-                steps[factor] = math.lcm(steps[factor], multiple // math.gcd(multiple, cofactor))
-            continue
-        for part in factor.parts:
-            _constrain(part, multiple, cofactor, steps)
-        _refuse_odd_parts(factor, multiple, cofactor, steps)
-
-
-def _refuse_odd_parts(total: Sum, multiple: int, cofactor: int, steps: dict[Leaf, int]) -> None:
-    """A part that cannot change and is no multiple spoils the whole dimension."""
-    fixed = [part for part in total.parts if not any(leaf in steps for leaf in leaves(part))]
-    if sum(dim_size(part) for part in fixed) * cofactor % multiple:
-        for part in total.parts:
-            for leaf in leaves(part):
-                if leaf in steps:
-                    steps[leaf] = 0

@@ -16,9 +16,12 @@ from graphopt.program import Bypass, Program
 from graphopt.proof.unchanged import check_unchanged
 from graphopt.rewrite.ancestry import origin_of, plan_of
 from graphopt.rewrite.bypassing import bypass
+from graphopt.rewrite.constant_channels import ConstantChannels
+from graphopt.rewrite.folding import fold
 from graphopt.rewrite.slicing import slice_axes
 
 Value = TypeVar("Value")
+Kept = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,7 @@ class RemoveDead(Pass):
 
     Attributes:
         channels: remove indices of axes.
+        constants: remove indices of axes that are constant, too: what they give goes into the biases behind them.
         branches: leave out sums with a value that is zero everywhere, and all that only it needs.
 
     References:
@@ -43,6 +47,7 @@ class RemoveDead(Pass):
     exact: ClassVar[bool] = True
 
     channels: bool = True
+    constants: bool = True
     branches: bool = True
 
     def requires(self, program: Program) -> None:
@@ -73,7 +78,15 @@ class RemoveDead(Pass):
             rest = _without(program, sums)
             graph = DependencyGraph(rest)
             dead = DeadParts(graph)
-        kept = _first(dead.kept(), None if fuel is None else fuel - len(sums)) if self.channels else {}
+        found, channels = dead.kept() if self.channels else {}, None
+        if self.channels and self.constants:
+            channels = ConstantChannels(graph, dead)
+            found = channels.kept()
+        kept = _first(found, None if fuel is None else fuel - len(sums))
+        folds = channels.folds(kept) if channels is not None else ()
+        notes = (*_sum_lines(sums), *_axis_lines(graph, kept, dead.kept()), *_constant_lines(graph, dead, kept))
+        if folds:
+            graph = DependencyGraph(fold(rest, folds))
         rewritten = slice_axes(graph, kept) if kept else rest
         changed = rewritten is not program
         if changed and context.verify:
@@ -83,7 +96,7 @@ class RemoveDead(Pass):
             spec=str(self),
             before=figures(program),
             after=figures(rewritten),
-            notes=(*_sum_lines(sums), *_axis_lines(graph, kept), *_constant_lines(graph, dead)),
+            notes=notes,
         )
         plan = make_plan(graph, kept, (str(self),)) if kept else plan_of(rewritten, str(self))
         used = len(sums) + len(kept)
@@ -108,19 +121,30 @@ def _sum_lines(sums: Mapping[str, str]) -> Iterator[str]:
         yield f"{name} adds nothing but zeros to {other}, and is left out with what only it needs"
 
 
-def _axis_lines(graph: DependencyGraph, kept: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
+def _axis_lines(graph: DependencyGraph, kept: Kept, dead: Kept) -> Iterator[str]:
+    """Lines about what goes: what is dead, and what is constant."""
     for group in graph.groups:
-        if group.id in kept:
-            gone = group.size - len(kept[group.id])
-            yield f"{gone} of {group.size} indices of the {group.kind} axis {group.id} are dead"
+        if group.id not in kept:
+            continue
+        gone = group.size - len(kept[group.id])
+        zero = min(gone, group.size - len(dead.get(group.id, range(group.size))))
+        where = f"of the {group.kind} axis {group.id}"
+        if zero:
+            yield f"{zero} of {group.size} indices {where} are dead"
+        if gone > zero:
+            yield f"{gone - zero} of {group.size} indices {where} are constant, and what they give went into biases"
 
 
-def _constant_lines(graph: DependencyGraph, dead: DeadParts) -> Iterator[str]:
+def _constant_lines(graph: DependencyGraph, dead: DeadParts, kept: Kept) -> Iterator[str]:
     """Lines about what a user may have taken for dead."""
-    constants = dead.constants()
+    constants, zero = dead.constants(), dead.kept()
     for group in graph.groups:
-        if group.id in constants:
+        size = group.size
+        folded = len(zero.get(group.id, range(size))) - len(kept.get(group.id, range(size)))
+        left = constants.get(group.id, 0) - folded
+        if left > 0:
             yield (
-                f"{constants[group.id]} of {group.size} indices of the {group.kind} axis {group.id} stay: they compute "
-                "nothing, but a bias or a normalisation shifts them, so they are constant and not zero"
+                f"{left} of {size} indices of the {group.kind} axis {group.id} stay: they compute nothing, but a bias "
+                "or a normalisation shifts them, and what reads them takes no constant in its place, as a convolution "
+                "that pads with zeros"
             )

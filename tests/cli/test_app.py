@@ -16,6 +16,7 @@ Run = Callable[..., Any]
         ((), "graphopt inspect my_model.py:build"),
         (("inspect",), "graphopt inspect my_model.py:build"),
         (("optimize",), 'graphopt optimize my_model.py:build --passes "prune-channels{ratio=0.5}" --out out/'),
+        (("apply",), "graphopt apply out/plan.json model.safetensors.index.json --out small/"),
         (("export",), "graphopt export out/ --onnx --opset 20"),
         (("bench",), "graphopt bench out/ --repeats 50 --threads 1"),
         (("demo",), "graphopt demo --model minilm"),
@@ -31,9 +32,10 @@ def test_help_ends_with_an_example(run: Run, command: tuple[str, ...], example: 
 def test_no_words_show_the_commands(run: Run) -> None:
     outcome = run()
     assert outcome.code == 0
-    assert [line.split()[0] for line in outcome.out.split("Commands:")[1].splitlines()[1:7]] == [
+    assert [line.split()[0] for line in outcome.out.split("Commands:")[1].splitlines()[1:8]] == [
         "inspect",
         "optimize",
+        "apply",
         "export",
         "bench",
         "run",

@@ -2,16 +2,21 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
+from graphopt.alignment import preferred_multiple
+
 Run = Callable[..., Any]
 
 
 def test_groups_savings_and_frozen_axes(run: Run) -> None:
     outcome = run("inspect", "net_model.py:build")
     lines = [line.split() for line in outcome.out.splitlines()]
+    found = next(line for line in lines if line[:1] == ["up.weight:0"])
     assert (outcome.code, outcome.err) == (0, "")
     assert "Net: 1 coupling groups" in outcome.out
     # 13 = 8 weights in, 1 bias, 4 weights out; half of 32 units is 208 of 420 parameters and 384 of 768 MACs.
-    assert ["up.weight:0", "hidden", "32", "3", "13", "208", "(49.5%)", "384", "(50.0%)"] in lines
+    assert found[:-1] == ["up.weight:0", "hidden", "32", "3", "13", "24", "208", "(49.5%)", "384", "(50.0%)"]
     assert "an output of the model 2 down.weight:0, down.bias:0" in [" ".join(line) for line in lines]
     assert "parameters 420, parameter bytes 1.68kB, MACs 768, activation peak 576B" in outcome.out
 
@@ -22,6 +27,9 @@ def test_json_is_the_only_thing_on_standard_output(run: Run) -> None:
     assert outcome.err == "said by the model\n"
     assert document["model"] == "Net"
     assert document["totals"] == {"parameters": 420, "parameter_bytes": 1680, "macs": 768, "activation_peak_bytes": 576}
+    round_to = document["groups"][0].pop("round_to")
+    assert round_to == {device: preferred_multiple(torch.float32, device) for device in ("cuda", "cpu")}
+    assert (document["by"], document["count"], document["odd_widths"]) == ("macs", 1, [])
     assert document["groups"] == [
         {
             "id": "up.weight:0",
@@ -30,6 +38,7 @@ def test_json_is_the_only_thing_on_standard_output(run: Run) -> None:
             "members": 3,
             "marks": [],
             "parameters_per_unit": 13,
+            "macs_per_unit": 24,
             "parameters_of_half": 208,
             "macs_of_half": 384,
         }
@@ -38,6 +47,19 @@ def test_json_is_the_only_thing_on_standard_output(run: Run) -> None:
         "reason": "an output of the model",
         "axes": [{"tensor": "down.weight", "dim": 0, "size": 4}, {"tensor": "down.bias", "dim": 0, "size": 4}],
     }
+
+
+def test_measured_times_of_the_first_group(run: Run) -> None:
+    outcome = run("inspect", "net_model.py:build", "--by", "milliseconds", "--top", "1", "--json")
+    document = json.loads(outcome.out)
+    assert outcome.code == 0
+    assert document["totals"]["seconds"] > 0
+    assert document["groups"][0]["timing"]["operators"] == 3
+    table = run("inspect", "net_model.py:build", "--measure").out
+    assert "ms/unit" in table
+    assert "shares are of the whole program's" in table
+    wrong = run("inspect", "net_model.py:build", "--by", "seconds")
+    assert wrong.err == "error: found 'seconds' to rank by, wanted one of macs, parameters, milliseconds\n"
 
 
 def test_explain_one_dimension_or_all(run: Run) -> None:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from graphopt.dependency.graph import DependencyGraph
 from graphopt.pass_manager import PassContext, Pipeline
+from graphopt.proof.laws import verify
 from graphopt.tracing import capture
 
 
@@ -41,3 +42,28 @@ def test_positions_stay_where_windows_skip_or_pad(options: dict[str, int]) -> No
 
     program = capture(Rows().eval(), (torch.randn(2, 4, 5),))
     assert DependencyGraph(program).groups == ()
+
+
+class ChannelAttention(nn.Module):
+    """Windows over channels, as in ECA-Net (Wang et al., CVPR 2020, arXiv 1910.03151)."""
+
+    def __init__(self, wide: int) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Conv2d(3, 10, 1), nn.Conv2d(10, 2, 1)
+        self.widen = nn.Conv1d(1, wide, 1)
+        self.mix = nn.Conv1d(wide, 1, 3, padding="same")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tanh(self.enter(x))
+        gate = self.mix(torch.relu(self.widen(x.mean((2, 3)).unsqueeze(1))))
+        return self.leave(x * torch.sigmoid(gate).view(x.shape[0], -1, 1, 1))
+
+
+@pytest.mark.parametrize("wide", [1, 3])
+def test_channels_under_windows_are_spread_out_again(wide: int) -> None:
+    program = capture(ChannelAttention(wide).eval(), (torch.randn(2, 3, 5, 5),))
+    assert DependencyGraph(program).groups[0].size == 10
+    result = Pipeline("prune-channels{ratio=0.5,importance=random}").run(program, PassContext(seed=0))
+    assert result.program.parameters["leave.weight"].shape == (2, 5, 1, 1)
+    report = verify(program, result, per_axis=True)
+    assert max(check.error for check in report.checks) < 1e-5

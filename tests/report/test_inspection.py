@@ -76,3 +76,26 @@ def test_explain_names_what_is_missing(program: graphopt.Program) -> None:
     assert explain_parameter(program, "scale") == "scale is a single number, so there is nothing to prune"
     with pytest.raises(GraphoptError, match=r"called 'up\.bais'; did you mean up\.bias"):
         explain_parameter(program, "up.bais")
+
+
+def test_groups_are_ranked_by_what_one_unit_saves(program: graphopt.Program) -> None:
+    by_macs = inspect_program(program)
+    assert [group.macs_per_unit for group in by_macs.groups] == [6 * 34, 6 * 12]
+    fewer = inspect_program(program, by="parameters", top=1)
+    assert (fewer.count, [group.kind for group in fewer.groups]) == (2, ["residual"])
+    assert fewer.to_dict()["count"] == 2
+    with pytest.raises(GraphoptError, match="found 'time' to rank by, wanted one of macs, parameters, milliseconds"):
+        inspect_program(program, by="time")
+
+
+def test_measured_groups_carry_times(program: graphopt.Program) -> None:
+    inspection = inspect_program(program, by="milliseconds")
+    timings = [group.timing for group in inspection.groups]
+    assert all(timing is not None and timing.seconds > 0 and timing.untimed == 0 for timing in timings)
+    per_unit = [group.seconds_per_unit or 0.0 for group in inspection.groups]
+    assert per_unit == sorted(per_unit, reverse=True)
+    document = inspection.to_dict()
+    assert document["totals"]["seconds"] > 0
+    assert document["groups"][0]["timing"]["operators"] > 0
+    assert document["groups"][0]["seconds_per_unit"] == per_unit[0]
+    assert "timing" not in inspect_program(program).to_dict()["groups"][0]

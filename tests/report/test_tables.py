@@ -8,7 +8,10 @@ import graphopt
 from graphopt.dependency.graph import FrozenAxis
 from graphopt.pass_manager import PassReport, Report
 from graphopt.report import Benchmark, FrozenReason, GroupSummary, Inspection, Variant
-from graphopt.report.tables import benchmark_tables, inspection_tables, plain_table, report_tables
+from graphopt.report.inspection_tables import inspection_tables
+from graphopt.report.tables import benchmark_tables, plain_table, report_tables
+from graphopt.report.unit_timing import UnitTiming
+from graphopt.report.widths import OddWidth
 
 
 def rendered(*renderables: RenderableType) -> list[str]:
@@ -27,9 +30,21 @@ def test_inspection() -> None:
         size=8,
         members=4,
         marks=("residue", "statistic"),
+        round_to={"cuda": 8, "cpu": 16},
         parameters_per_unit=1500,
+        macs_per_unit=0,
         parameters_of_half=6000,
         macs_of_half=0,
+    )
+    width = OddWidth(
+        size=1001,
+        dtype="float16",
+        target="cuda",
+        multiple=8,
+        reason="because",
+        places=("a:0", "b:0", "c:0", "d:1"),
+        down=1000,
+        up=1008,
     )
     axes = tuple(FrozenAxis(f"layer{index}.weight", 1, 3, "x") for index in range(5))
     inspection = Inspection(
@@ -38,19 +53,60 @@ def test_inspection() -> None:
         dynamic_batch=False,
         notes=("static batch: why",),
         totals={"parameters": 24_000, "macs": 0},
+        by="parameters",
+        count=3,
         groups=(group,),
+        odd_widths=(width,),
         frozen=(FrozenReason(reason="no rule at /usr/lib/site-packages/timm/layers.py:3", axes=axes),),
     )
     assert rendered(*inspection_tables(inspection)) == [
-        "Net: 1 coupling groups",
-        "group kind size members parameters/unit half: parameters half: MACs marks",
-        "a[0].weight:0 head 8 4 1.5k 6k (25.0%) 0 residue, statistic",
+        "Net: 3 coupling groups by parameters per unit, the first 1",
+        "group kind size members parameters/unit MACs/unit half: parameters half: MACs round to (cuda/cpu) marks",
+        "a[0].weight:0 head 8 4 1.5k 0 6k (25.0%) 0 8/16 residue, statistic",
+        "odd widths",
+        "for width multiple of round to where why",
+        "a GPU 1001 8 1000 or 1008 a:0, b:0, c:0 and 1 more float16: because",
         "frozen",
         "reason dimensions for example",
         "no rule at timm/layers.py:3 5 layer0.weight:1, layer1.weight:1, layer2.weight:1 and 2 more",
         "parameters 24k, MACs 0",
         "note: static batch: why",
     ]
+
+
+def test_measured_times_are_shown_with_their_share_and_noise() -> None:
+    timing = UnitTiming(seconds=0.02, seconds_saved=0.004, noise_seconds=0.0005, operators=7, untimed=2)
+    group = GroupSummary(
+        id="w:0",
+        kind="hidden",
+        size=16,
+        members=3,
+        marks=(),
+        round_to={"cuda": 1, "cpu": 1},
+        parameters_per_unit=1,
+        macs_per_unit=2,
+        parameters_of_half=8,
+        macs_of_half=16,
+        timing=timing,
+    )
+    inspection = Inspection(
+        model="Net",
+        fingerprint="f",
+        dynamic_batch=True,
+        notes=(),
+        totals={"parameters": 16, "macs": 32, "seconds": 0.04, "noise_seconds": 0.001},
+        by="milliseconds",
+        count=1,
+        groups=(group,),
+        odd_widths=(),
+        frozen=(),
+    )
+    lines = rendered(*inspection_tables(inspection))
+    assert lines[0] == "Net: 1 coupling groups by milliseconds per unit"
+    assert lines[2] == "w:0 hidden 16 3 1 2 0.5 8 (50.0%) 16 (50.0%) 4 ms (10.0%) ± 0.5 ms 1/1"
+    assert "shares are of the whole program's 40 ms ± 1 ms" in " ".join(lines)
+    assert "note: 2 operators do not run on random tensors and are not in the times" in lines
+    assert group.to_dict()["seconds_per_unit"] == 0.0005
 
 
 def test_passes_and_what_is_kept() -> None:

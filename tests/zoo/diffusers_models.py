@@ -6,7 +6,15 @@ from typing import Any
 
 import diffusers
 from torch import nn
-from zoo import diffusers_autoencoders, diffusers_transformers, diffusers_unets
+from zoo import (
+    diffusers_autoencoders,
+    diffusers_controls,
+    diffusers_images,
+    diffusers_sounds,
+    diffusers_transformers,
+    diffusers_unets,
+    diffusers_videos,
+)
 from zoo.catalogue import Entry, entry, tensors
 
 
@@ -21,6 +29,10 @@ ENTRIES: tuple[Entry, ...] = tuple(
         *diffusers_unets.ROWS,
         *diffusers_transformers.ROWS,
         *diffusers_autoencoders.ROWS,
+        *diffusers_images.ROWS,
+        *diffusers_videos.ROWS,
+        *diffusers_sounds.ROWS,
+        *diffusers_controls.ROWS,
     )
 )
-"""Every entry of the three files."""
+"""Every entry of these files."""

@@ -5,13 +5,15 @@ from zoo.catalogue import Maker, integers, normal
 from zoo.diffusers_unets import TEXT, Arguments, Options, Row, ones, timestep
 
 
-def _flux_ids(length: int) -> Maker:
-    return lambda: torch.stack([torch.zeros(length), torch.arange(length) // 4, torch.arange(length) % 4], dim=1)
+def flux_ids(length: int, axes: int = 3) -> Maker:
+    """Positions of ``length`` tokens in rows of four, on the last two axes: (length, axes)."""
+    places = torch.arange(length)
+    return lambda: torch.stack([torch.zeros(length)] * (axes - 2) + [places // 4, places % 4], dim=1)
 
 
-_DIT: Options = {"num_attention_heads": 4, "attention_head_dim": 16, "num_layers": 2, "sample_size": 8, "patch_size": 2}
-_MMDIT: Options = _DIT | {"joint_attention_dim": 32, "caption_projection_dim": 64, "pos_embed_max_size": 8}
-_FLUX: Options = {
+DIT: Options = {"num_attention_heads": 4, "attention_head_dim": 16, "num_layers": 2, "sample_size": 8, "patch_size": 2}
+_MMDIT: Options = DIT | {"joint_attention_dim": 32, "caption_projection_dim": 64, "pos_embed_max_size": 8}
+FLUX: Options = {
     "in_channels": 16,
     "num_layers": 2,
     "num_single_layers": 2,
@@ -22,11 +24,11 @@ _FLUX: Options = {
 }
 _HIDDEN: Arguments = {"hidden_states": normal(2, 4, 8, 8), "encoder_hidden_states": TEXT, "timestep": timestep}
 _MM: Arguments = _HIDDEN | {"hidden_states": normal(2, 16, 8, 8)}
-_PACKED: Arguments = {
+PACKED: Arguments = {
     "hidden_states": normal(2, 16, 16),
     "encoder_hidden_states": TEXT,
     "timestep": lambda: torch.rand(2),
-    "img_ids": _flux_ids(16),
+    "img_ids": flux_ids(16),
     "txt_ids": lambda: torch.zeros(6, 3),
 }
 _CLIP_TOKENS: Arguments = _HIDDEN | {"hidden_states": normal(2, 4, 2, 8, 8)}
@@ -35,14 +37,14 @@ ROWS: tuple[Row, ...] = (
     (
         "dit",
         "DiTTransformer2DModel",
-        _DIT | {"num_embeds_ada_norm": 16},
+        DIT | {"num_embeds_ada_norm": 16},
         {
             "hidden_states": normal(2, 4, 8, 8),
             "timestep": lambda: torch.tensor([3, 9]),
             "class_labels": integers(10, 2),
         },
     ),
-    ("pixart", "PixArtTransformer2DModel", _DIT | {"cross_attention_dim": 64, "caption_channels": 32}, _HIDDEN),
+    ("pixart", "PixArtTransformer2DModel", DIT | {"cross_attention_dim": 64, "caption_channels": 32}, _HIDDEN),
     (
         "sd3",
         "SD3Transformer2DModel",
@@ -65,13 +67,13 @@ ROWS: tuple[Row, ...] = (
     (
         "flux",
         "FluxTransformer2DModel",
-        _FLUX | {"pooled_projection_dim": 32},
-        _PACKED | {"pooled_projections": normal(2, 32)},
+        FLUX | {"pooled_projection_dim": 32},
+        PACKED | {"pooled_projections": normal(2, 32)},
     ),
     (
         "hunyuan_dit",
         "HunyuanDiT2DModel",
-        _DIT
+        DIT
         | {
             "in_channels": 4,
             "hidden_size": 64,
@@ -165,7 +167,7 @@ ROWS: tuple[Row, ...] = (
     (
         "latte",
         "LatteTransformer3DModel",
-        _DIT
+        DIT
         | {
             "in_channels": 4,
             "cross_attention_dim": 64,

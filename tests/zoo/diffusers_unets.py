@@ -15,7 +15,7 @@ def timestep() -> torch.Tensor:
     return torch.tensor([3, 250])
 
 
-def _xl_conditions() -> dict[str, torch.Tensor]:
+def xl_conditions() -> dict[str, torch.Tensor]:
     return {"text_embeds": torch.randn(2, 32), "time_ids": torch.randn(2, 6)}
 
 
@@ -26,7 +26,7 @@ def ones(*shape: int) -> Maker:
 _LATENT = normal(2, 4, 16, 16)
 TEXT = normal(2, 6, 32)
 _UNET: Options = {"sample_size": 16, "block_out_channels": (32, 64), "norm_num_groups": 8, "layers_per_block": 2}
-_CROSS: Options = _UNET | {
+CROSS: Options = _UNET | {
     "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
     "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
     "cross_attention_dim": 32,
@@ -37,7 +37,7 @@ _PLAIN: Options = _UNET | {
     "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
     "attention_head_dim": 8,
 }
-_XL: Options = _CROSS | {
+_XL: Options = CROSS | {
     "use_linear_projection": True,
     "transformer_layers_per_block": (1, 2),
     "addition_embed_type": "text_time",
@@ -46,7 +46,7 @@ _XL: Options = _CROSS | {
 }
 _VIDEO: Options = _UNET | {"cross_attention_dim": 32}
 _DENOISE: Arguments = {"sample": _LATENT, "timestep": timestep}
-_CONDITIONED: Arguments = _DENOISE | {"encoder_hidden_states": TEXT}
+CONDITIONED: Arguments = _DENOISE | {"encoder_hidden_states": TEXT}
 _CLIP: Arguments = {"sample": normal(2, 4, 3, 16, 16), "timestep": timestep, "encoder_hidden_states": TEXT}
 ROWS: tuple[Row, ...] = (
     (
@@ -77,20 +77,20 @@ ROWS: tuple[Row, ...] = (
         },
         _DENOISE,
     ),
-    ("unet_2d_condition", "UNet2DConditionModel", _CROSS, _CONDITIONED),
+    ("unet_2d_condition", "UNet2DConditionModel", CROSS, CONDITIONED),
     (
         "unet_2d_condition_straddling",
         "UNet2DConditionModel",
-        _CROSS
+        CROSS
         | {
             "block_out_channels": (32, 64, 64),
             "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
             "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
             "layers_per_block": 1,
         },
-        _CONDITIONED,
+        CONDITIONED,
     ),
-    ("unet_xl", "UNet2DConditionModel", _XL, _CONDITIONED | {"added_cond_kwargs": _xl_conditions}),
+    ("unet_xl", "UNet2DConditionModel", _XL, CONDITIONED | {"added_cond_kwargs": xl_conditions}),
     (
         "unet_3d",
         "UNet3DConditionModel",
@@ -204,9 +204,9 @@ ROWS: tuple[Row, ...] = (
     (
         "controlnet",
         "ControlNetModel",
-        {k: v for k, v in _CROSS.items() if k not in ("up_block_types", "sample_size")}
+        {k: v for k, v in CROSS.items() if k not in ("up_block_types", "sample_size")}
         | {"conditioning_embedding_out_channels": (16, 32)},
-        _CONDITIONED | {"controlnet_cond": normal(2, 3, 32, 32)},
+        CONDITIONED | {"controlnet_cond": normal(2, 3, 32, 32)},
     ),
     ("t2i_adapter", "T2IAdapter", {"channels": [32, 48, 64], "downscale_factor": 4}, {"x": normal(2, 3, 64, 64)}),
 )

@@ -16,7 +16,15 @@ from graphopt.dependency.graph import DependencyGraph
 from graphopt.dependency.placement import BoolArray, occurrences
 from graphopt.program import Program
 
-_ENDS = ("an input of the model", "an output of the model", "no operator reads it", "no parameter produces it")
+_ENDS = (
+    "an input of the model",
+    "an output of the model",
+    "a vocabulary",
+    "no operator reads it",
+    "no parameter produces it",
+)
+"""Reasons that a person would give as well; a head that is tied to its table of tokens has a vocabulary."""
+
 _TABLES = (nn.Embedding, nn.EmbeddingBag)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -61,7 +69,8 @@ def count_offer(model: nn.Module, program: Program, *, regroup: bool = False) ->
             if size < 2:
                 continue
             free, frozen = _split(graph, name, dim)
-            an_end = np.logical_or.reduce([np.zeros(size, bool), *(mask for why, mask in frozen if why in _ENDS)])
+            ends = (mask for why, mask in frozen if why.startswith(_ENDS))
+            an_end = np.logical_or.reduce([np.zeros(size, bool), *ends])
             counts = ~an_end | free
             weights = tensor.numel() // size
             wanted += int(counts.sum()) * weights

@@ -6,7 +6,7 @@ from typing import Any
 
 import timm
 from timm.layers.mlp import GatedMlp, GluMlp
-from timm.models import convmixer, focalnet, gcvit, metaformer, mlp_mixer, mvitv2, nest, resnetv2, volo
+from timm.models import convmixer, focalnet, gcvit, metaformer, mlp_mixer, mvitv2, nest, resnetv2, vgg, vitamin, volo
 from torch import nn
 from zoo.catalogue import Entry, entry, normal, tensors
 
@@ -37,9 +37,22 @@ _TNT: Options = {"img_size": 64, "embed_dim": 64, "inner_dim": 16, "depth": 2}
 _PIT: Options = {"img_size": 64, "base_dims": (16, 16), "depth": (2, 2), "heads": (2, 4)}
 _LEVIT: Options = {"img_size": 64, "embed_dim": (32, 64), "num_heads": (2, 4), "depth": (2, 2)}
 _SEQUENCER: Options = {"img_size": 32, "patch_sizes": (4, 2), "layers": (2, 2), "hidden_sizes": (16, 24)}
+_VITAMIN: Options = {
+    "img_size": 64,
+    "embed_dim": 64,
+    "depth": 2,
+    "num_heads": 4,
+    "embed_cfg": vitamin.VitCfg(
+        embed_dim=(16, 32, 64),
+        depths=(1, 1, 1),
+        stem_width=16,
+        conv_cfg=vitamin.VitConvCfg(norm_layer="layernorm2d", norm_eps=1e-6),
+        head_type="1d",
+    ),
+}
 _SAM: Options = {"neck_chans": 32, "window_size": 2, "global_attn_indexes": (1,)}
 
-_NAMED: tuple[tuple[str, Options, int], ...] = (
+NAMED: tuple[tuple[str, Options, int], ...] = (
     ("beit_base_patch16_224", _VIT | {"init_values": 0.5}, 32),
     ("beitv2_base_patch16_224", _BEIT, 32),
     ("botnet26t_256", _BYOB | {"img_size": 64}, 64),
@@ -73,11 +86,13 @@ _NAMED: tuple[tuple[str, Options, int], ...] = (
     ("fastvit_t8", {"layers": (2, 2, 2, 2), "embed_dims": (32, 32, 64, 64)}, 64),
     ("fastvit_sa12", {"layers": (2, 2, 2, 2), "embed_dims": (32, 32, 64, 64)}, 64),
     ("fbnetv3_b", {}, 64),
+    ("gernet_s", _BYOB | {"width_factor": 0.5}, 64),
     ("gcresnext26ts", _BYOB | {"width_factor": 0.5}, 64),
     ("ghostnet_050", {}, 64),
     ("ghostnetv2_100", {}, 64),
     ("halonet26t", _HALO, 128),
     ("hgnetv2_b0", {}, 64),
+    ("hieradet_small", {"embed_dim": 32, "num_heads": 2, "stages": (1, 2, 1, 1)}, 64),
     ("hiera_tiny_224", _HIERA | {"img_size": 64, "embed_dim": 32, "num_heads": 2}, 64),
     ("hrnet_w18_small", {}, 64),
     ("inception_next_atto", _CONVNEXT | {"ls_init_value": 0.5}, 64),
@@ -89,8 +104,10 @@ _NAMED: tuple[tuple[str, Options, int], ...] = (
     ("test_maxvit", {}, 160),
     ("mobilenetv4_conv_small_050", {}, 64),
     ("mobilenetv4_hybrid_medium", {}, 64),
+    ("mobilenetv5_base", {"channel_multiplier": 0.125, "num_features": 64}, 64),
     ("mobilevit_xxs", {}, 64),
     ("mobilevitv2_050", {}, 64),
+    ("nasnetalarge", {"stem_size": 16, "num_features": 384}, 64),
     ("naflexvit_base_patch16_gap", {"embed_dim": 64, "depth": 2, "num_heads": 4}, 64),
     ("test_nfnet", {}, 64),
     ("pit_ti_224", _PIT, 64),
@@ -126,6 +143,7 @@ _NAMED: tuple[tuple[str, Options, int], ...] = (
     ("vit_base_patch16_xp_224", _VIT, 32),
     ("vit_small_r26_s32_224", {"img_size": 64, "embed_dim": 64, "depth": 2, "num_heads": 4}, 64),
     ("vit_relpos_small_patch16_224", _VIT | {"init_values": 0.5}, 32),
+    ("vitamin_small_224", _VITAMIN, 64),
     ("xcit_nano_12_p16_224", _VIT, 32),
 )
 
@@ -152,7 +170,7 @@ _VOLO: Options = {
     "stem_hidden_dim": 16,
 }
 
-_CLASSES: tuple[tuple[str, Callable[..., nn.Module], Options, int], ...] = (
+CLASSES: tuple[tuple[str, Callable[..., nn.Module], Options, int], ...] = (
     ("convmixer", convmixer.ConvMixer, {"dim": 32, "depth": 3}, 32),
     ("focalnet", focalnet.FocalNet, {"embed_dim": 32, "depths": (2, 2)}, 64),
     ("gcvit", gcvit.GlobalContextVit, _GCVIT, 128),
@@ -166,14 +184,15 @@ _CLASSES: tuple[tuple[str, Callable[..., nn.Module], Options, int], ...] = (
     ("mvitv2", mvitv2.MultiScaleVit, {"cfg": _MVIT, "img_size": (64, 64)}, 64),
     ("nest", nest.Nest, _NEST, 32),
     ("resnetv2_bit", resnetv2.ResNetV2, _BIT, 64),
+    ("vgg", vgg.VGG, {"cfg": [16, "M", 32, "M", 64, 64], "mlp_ratio": 1 / 64}, 64),
     ("volo", volo.VOLO, _VOLO, 32),
 )
 
 ENTRIES: tuple[Entry, ...] = tuple(
     entry(name, "timm", partial(model, num_classes=10), tensors(normal(2, 3, size, size)))
     for name, model, size in (
-        *((name, partial(timm.create_model, name, **options), size) for name, options, size in _NAMED),
-        *((name, partial(make, **options), size) for name, make, options, size in _CLASSES),
+        *((name, partial(timm.create_model, name, **options), size) for name, options, size in NAMED),
+        *((name, partial(make, **options), size) for name, make, options, size in CLASSES),
     )
 )
 """Every entry of this file."""

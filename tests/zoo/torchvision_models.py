@@ -1,4 +1,4 @@
-"""Architectures of torchvision: classification, segmentation and video."""
+"""Architectures of torchvision: classification, segmentation, video, detection and optical flow."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,6 +11,7 @@ from torchvision.models import convnext, efficientnet, regnet, swin_transformer,
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.segmentation.fcn import FCN, FCNHead
 from torchvision.models.video import mvit, resnet
+from zoo import torchvision_detection
 from zoo.catalogue import Entry, entry, normal, tensors
 
 
@@ -182,6 +183,10 @@ _TABLE: tuple[tuple[str, Callable[[], nn.Module], tuple[int, ...]], ...] = (
 )
 
 ENTRIES: tuple[Entry, ...] = tuple(
-    entry(name, "torchvision", model, tensors(normal(2, 3, *size))) for name, model, size in _TABLE
+    entry(name, "torchvision", model, inputs)
+    for name, model, inputs in (
+        *((name, model, tensors(normal(2, 3, *size))) for name, model, size in _TABLE),
+        *torchvision_detection.TABLE,
+    )
 )
-"""Every entry of this file."""
+"""Every entry of both files."""

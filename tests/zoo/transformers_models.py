@@ -6,8 +6,16 @@ from typing import Any
 
 import transformers
 from torch import nn
-from zoo import transformers_signals, transformers_text, transformers_vision
+from zoo import (
+    transformers_dense,
+    transformers_hybrids,
+    transformers_signals,
+    transformers_text,
+    transformers_together,
+    transformers_vision,
+)
 from zoo.catalogue import Entry, entry
+from zoo.transformers_text import Row
 
 
 def _model(class_name: str, options: dict[str, Any]) -> nn.Module:
@@ -16,12 +24,18 @@ def _model(class_name: str, options: dict[str, Any]) -> nn.Module:
     return model
 
 
+ROWS: tuple[Row, ...] = (
+    *transformers_text.ROWS,
+    *transformers_vision.ROWS,
+    *transformers_signals.ROWS,
+    *transformers_hybrids.ROWS,
+    *transformers_dense.ROWS,
+    *transformers_together.ROWS,
+)
+"""The rows of every file."""
+
 ENTRIES: tuple[Entry, ...] = tuple(
     entry(name, "transformers", partial(_model, class_name, options), inputs)
-    for name, class_name, options, inputs in (
-        *transformers_text.ROWS,
-        *transformers_vision.ROWS,
-        *transformers_signals.ROWS,
-    )
+    for name, class_name, options, inputs in ROWS
 )
-"""Every entry of the three files."""
+"""An entry for each row."""

@@ -15,8 +15,8 @@ ENCODER: Options = LAYERS | TOKENS | {"max_position_embeddings": 32}
 DECODER: Options = ENCODER | {"use_cache": False}
 GROUPED: Options = DECODER | {"num_key_value_heads": 2}
 _GPT: Options = TOKENS | {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 32, "use_cache": False}
-_EXPERTS: Options = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
-_GEMMA: Options = GROUPED | {"head_dim": 16}
+EXPERTS: Options = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
+GEMMA: Options = GROUPED | {"head_dim": 16}
 _MAMBA: Options = TOKENS | {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8, "use_cache": False}
 PAIR: Options = {
     "d_model": 64,
@@ -31,7 +31,7 @@ PAIR: Options = {
     "use_cache": False,
 }
 SEQUENCES: Options = TOKENS | PAIR
-_T5: Options = {
+T5: Options = {
     "vocab_size": 64,
     "d_model": 64,
     "d_kv": 16,
@@ -113,7 +113,7 @@ _DECODERS: tuple[tuple[str, str, Options], ...] = (
         "deepseek_v3",
         "DeepseekV3ForCausalLM",
         DECODER
-        | _EXPERTS
+        | EXPERTS
         | {
             "n_routed_experts": 4,
             "n_group": 2,
@@ -146,10 +146,10 @@ _DECODERS: tuple[tuple[str, str, Options], ...] = (
         },
     ),
     ("falcon_mamba", "FalconMambaForCausalLM", _MAMBA),
-    ("gemma", "GemmaForCausalLM", _GEMMA),
-    ("gemma2", "Gemma2ForCausalLM", _GEMMA | {"sliding_window": 8}),
-    ("gemma3", "Gemma3ForCausalLM", _GEMMA | {"sliding_window": 8}),
-    ("glm4", "Glm4ForCausalLM", _GEMMA),
+    ("gemma", "GemmaForCausalLM", GEMMA),
+    ("gemma2", "Gemma2ForCausalLM", GEMMA | {"sliding_window": 8}),
+    ("gemma3", "Gemma3ForCausalLM", GEMMA | {"sliding_window": 8}),
+    ("glm4", "Glm4ForCausalLM", GEMMA),
     ("gpt2", "GPT2LMHeadModel", _GPT),
     ("gpt_bigcode", "GPTBigCodeForCausalLM", _GPT),
     (
@@ -166,10 +166,10 @@ _DECODERS: tuple[tuple[str, str, Options], ...] = (
         },
     ),
     ("gpt_neox", "GPTNeoXForCausalLM", DECODER),
-    ("gpt_oss", "GptOssForCausalLM", _GEMMA | {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 8}),
+    ("gpt_oss", "GptOssForCausalLM", GEMMA | {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 8}),
     ("gptj", "GPTJForCausalLM", _GPT | {"rotary_dim": 8}),
     ("granite", "GraniteForCausalLM", GROUPED),
-    ("helium", "HeliumForCausalLM", _GEMMA),
+    ("helium", "HeliumForCausalLM", GEMMA),
     ("jamba", "JambaForCausalLM", GROUPED | _JAMBA),
     ("lfm2", "Lfm2ForCausalLM", GROUPED | {"layer_types": ["conv", "full_attention"], "block_multiple_of": 16}),
     ("llama", "LlamaForCausalLM", GROUPED),
@@ -207,13 +207,13 @@ _DECODERS: tuple[tuple[str, str, Options], ...] = (
     ("phi", "PhiForCausalLM", GROUPED),
     ("phi3", "Phi3ForCausalLM", GROUPED),
     ("qwen2", "Qwen2ForCausalLM", GROUPED),
-    ("qwen2_moe", "Qwen2MoeForCausalLM", GROUPED | _EXPERTS | {"shared_expert_intermediate_size": 48}),
-    ("qwen3", "Qwen3ForCausalLM", _GEMMA),
+    ("qwen2_moe", "Qwen2MoeForCausalLM", GROUPED | EXPERTS | {"shared_expert_intermediate_size": 48}),
+    ("qwen3", "Qwen3ForCausalLM", GEMMA),
     (
         "qwen3_next",
         "Qwen3NextForCausalLM",
-        _GEMMA
-        | _EXPERTS
+        GEMMA
+        | EXPERTS
         | {
             "layer_types": ["linear_attention", "full_attention"],
             "linear_num_value_heads": 4,
@@ -239,8 +239,8 @@ _PAIRS: tuple[tuple[str, str, Options], ...] = (
     ("mbart", "MBartForConditionalGeneration", SEQUENCES),
     ("pegasus", "PegasusForConditionalGeneration", SEQUENCES),
     ("prophetnet", "ProphetNetForConditionalGeneration", TOKENS | _PROPHET),
-    ("t5", "T5ForConditionalGeneration", _T5),
-    ("t5_gated", "T5ForConditionalGeneration", _T5 | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
+    ("t5", "T5ForConditionalGeneration", T5),
+    ("t5_gated", "T5ForConditionalGeneration", T5 | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
 )
 ROWS: tuple[Row, ...] = (
     *((*row, _text) for row in _TEXT),

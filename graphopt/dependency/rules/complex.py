@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from graphopt.dependency.registry import Sample, coupling_rule
+from graphopt.dependency.terms import all_frozen, dim_size
 from graphopt.dependency.ties import Dims, Ties
 
 aten = torch.ops.aten
@@ -65,8 +66,10 @@ def transform(t: Ties) -> Dims:
     """A transform along some dimensions: these stay, the others pass."""
     dims, shape = t.dims("self"), t.out_shape
     for axis in _transformed(t, len(dims)):
+        known = all_frozen(t.resolve(dims[axis])) and dim_size(dims[axis]) == shape[axis]
         t.freeze(dims[axis], TRANSFORMED)
-        dims[axis] = t.frozen(shape[axis], TRANSFORMED)
+        if not known:  # else what froze it goes on to be the reason
+            dims[axis] = t.frozen(shape[axis], TRANSFORMED)
     return dims
 
 

@@ -16,10 +16,14 @@ SPATIAL = "a spatial axis"
 
 
 def _spatial(t: Ties, first: int) -> Dims:
-    """Output positions: those of the input where a window is one position, frozen with the input's otherwise."""
+    """Output positions: those of the input where windows are one position or run over a row, frozen otherwise."""
     out: Dims = []
     for axis, dim in enumerate(t.dims("input")[first:]):
         if _is_pointwise(t, axis):
+            out.append(dim)
+            continue
+        if _is_a_row(t):
+            t.spread("input", first)
             out.append(dim)
             continue
         t.freeze(dim, SPATIAL)
@@ -33,6 +37,11 @@ def _is_pointwise(t: Ties, axis: int) -> bool:
     return (
         t.shape("weight")[2 + axis] == 1 and steps[0] == 1 and all(step in (0, "same", "valid") for step in steps[1:])
     )
+
+
+def _is_a_row(t: Ties) -> bool:
+    """Whether windows of one dimension give an output for each position, as over channels in channel attention."""
+    return len(t.shape("weight")) == 3 and t.shape("input")[-1] == t.out_shape[-1]
 
 
 def _along(option: object, axis: int) -> object:

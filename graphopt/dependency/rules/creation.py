@@ -86,6 +86,21 @@ coupling_rule("aten.linspace.default", sample=Sample(lambda x: x * torch.linspac
 coupling_rule("aten.logspace.default", sample=Sample(lambda x: x * torch.logspace(0, 1, 6)))(table)
 
 
+@coupling_rule(
+    "aten.eye.default", sample=Sample(lambda x, first: (x @ (first + torch.eye(6))).cos(), ((4, 6),), {"first": (6, 6)})
+)
+@coupling_rule(
+    "aten.eye.m", sample=Sample(lambda x, first: (x @ (first + torch.eye(6, 8))).cos(), ((4, 6),), {"first": (6, 8)})
+)
+def identity_matrix(t: Ties) -> Dims:
+    """Rows and columns apart: pruned, the whole matrix is made and what is kept of each selected."""
+    sizes = [t[name] for name in ("n", "m") if name in t.names()]
+    if not all(isinstance(size, int) for size in sizes):
+        return [t.frozen(size, RUN_TIME) for size in t.out_shape]
+    t.select()
+    return [t.fresh(size) for size in t.out_shape]
+
+
 def _grid(t: Ties, *, swapped: bool) -> Output:
     """One tensor an operand, each over the product of all operands' dimensions."""
     out = [(t.dims(item) or [()])[0] for item in t["tensors"]]

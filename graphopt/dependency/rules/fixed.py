@@ -56,8 +56,6 @@ FIXED: Mapping[str, tuple[str, ...]] = {
     "its positions have a meaning": (
         "bartlett_window.default",
         "blackman_window.default",
-        "eye.default",
-        "eye.m",
         "fft_fftfreq.default",
         "fft_rfftfreq.default",
         "hamming_window.default",

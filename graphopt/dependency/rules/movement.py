@@ -48,7 +48,7 @@ UNCHANGED: dict[str, Callable[[Tensor], Tensor]] = {
 }
 for _name, _call in UNCHANGED.items():
     coupling_rule(f"aten.{_name}", sample=Sample(_call), zeros="keeps")(unchanged)
-
+make_known("aten.alias.default")  # capture drops it; operators computed from it may be expanded
 
 
 @coupling_rule("aten.permute.default", sample=Sample(lambda x: x.permute(0, 3, 1, 2), ((3, 4, 5),)), zeros="keeps")

@@ -128,5 +128,5 @@ def weight_norm(t: Ties) -> Dims:
     for dim, other in zip(dims, scale, strict=True):
         if other:
             t.tie(dim, other)
-    t.spare("v", [dim for dim, other in zip(dims, scale, strict=True) if other])
+    t.spare("v", [axis for axis, other in enumerate(scale) if other])
     return dims

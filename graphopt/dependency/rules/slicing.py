@@ -104,6 +104,8 @@ def split_with_sizes(t: Ties) -> list[Dims]:
     dims = t.dims("self")
     axis = t.axis("dim", len(dims))
     sizes = t.numbers("split_sizes")
+    if sum(sizes) != dim_size(dims[axis]):
+        return fixed_parts(t)
     parts: Dims = []
     rest = dims[axis]
     for size in sizes[:-1]:

@@ -1,0 +1,184 @@
+"""Layouts of results that need no computing: the commonest operators on contiguous tensors of one type.
+
+Whatever is not said here is left to torch, whose own answer is the same and takes a hundred times as long.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+aten = torch.ops.aten
+
+Layout = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]
+"""Sizes, strides and type of a tensor."""
+
+
+def quick_layout(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Layout | None:
+    """Return the layout of the new tensor that an operator gives, None where torch has to be asked."""
+    rule = _RULES.get(function)
+    if rule is None or not args or not isinstance(args[0], torch.Tensor) or not _is_plain(args[0]):
+        return None
+    return rule(args, kwargs)
+
+
+def _is_plain(tensor: Any) -> bool:
+    return isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and tensor.is_contiguous()
+
+
+def _fits(tensor: Any, like: torch.Tensor) -> bool:
+    """Tell whether an operand is plain and of the same type and device as another, or not there."""
+    return tensor is None or (_is_plain(tensor) and tensor.dtype == like.dtype and tensor.device == like.device)
+
+
+def _like(tensor: torch.Tensor) -> Layout:
+    return tuple(tensor.shape), tensor.stride(), tensor.dtype
+
+
+def _contiguous(sizes: tuple[int, ...], dtype: torch.dtype) -> Layout:
+    strides, step = [], 1
+    for size in reversed(sizes):
+        strides.append(step)
+        step *= max(size, 1)
+    return sizes, tuple(reversed(strides)), dtype
+
+
+def _same(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Layout | None:
+    """One operand decides; further ones are numbers."""
+    operands = (*args[1:], *kwargs.values())
+    return None if any(isinstance(operand, torch.Tensor) for operand in operands) else _like(args[0])
+
+
+def _binary(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Layout | None:
+    """Two operands, of which one has all the sizes of the result."""
+    left, right = args[0], args[1] if len(args) > 1 else kwargs.get("other")
+    if isinstance(right, int | float):
+        return _like(left)
+    if not _is_plain(right) or not _fits(right, left):
+        return None
+    larger, smaller = (left, right) if left.ndim >= right.ndim and left.numel() >= right.numel() else (right, left)
+    sizes = zip(reversed(larger.shape), reversed(smaller.shape), strict=False)
+    fits = larger.ndim >= smaller.ndim and all(size in (whole, 1) for whole, size in sizes)
+    return _like(larger) if fits and larger.ndim else None
+
+
+def _layer_norm(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Layout | None:
+    """Statistics over the last dimensions, of whose sizes the affine tensors are."""
+    shape = tuple(args[1])
+    affine = [item for item in (*args[2:], *kwargs.values()) if isinstance(item, torch.Tensor)]
+    legal = tuple(args[0].shape[-len(shape) :]) == shape and all(tuple(item.shape) == shape for item in affine)
+    return _like(args[0]) if legal and all(_fits(item, args[0]) for item in affine) else None
+
+
+def _channel_norm(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Layout | None:
+    """Statistics and affine tensors have one number a channel, dimension 1."""
+    tensor = args[0]
+    channels = [item for item in (*args[1:], *kwargs.values()) if isinstance(item, torch.Tensor)]
+    legal = tensor.ndim > 1 and all(tuple(item.shape) == (tensor.shape[1],) for item in channels)
+    return _like(tensor) if legal and all(_fits(item, tensor) for item in channels) else None
+
+
+def _group_norm(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Layout | None:
+    divides = args[0].ndim > 1 and args[1] > 0 and args[0].shape[1] % args[1] == 0
+    return _channel_norm(args, kwargs) if divides else None
+
+
+def _batch_norm(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Layout | None:
+    return None if len(args) < 6 or args[5] else _channel_norm(args, kwargs)
+
+
+def _softmax(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Layout | None:
+    dtype = args[2] if len(args) > 2 else kwargs.get("dtype")
+    return _like(args[0]) if dtype in (None, args[0].dtype) else None
+
+
+def _linear(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Layout | None:
+    tensor, weight = args[0], args[1]
+    bias = args[2] if len(args) > 2 else kwargs.get("bias")
+    legal = tensor.ndim > 1 and weight.ndim == 2 and tensor.shape[-1] == weight.shape[1]
+    if not legal or not _fits(weight, tensor) or not _fits(bias, tensor):
+        return None
+    if bias is not None and tuple(bias.shape) != (weight.shape[0],):
+        return None
+    return _contiguous((*tensor.shape[:-1], weight.shape[0]), tensor.dtype)
+
+
+
+
+Rule = Callable[[tuple[Any, ...], dict[str, Any]], Layout | None]
+_RULES: dict[Any, Rule] = {
+    **dict.fromkeys(
+        (
+            aten.relu.default,
+            aten.gelu.default,
+            aten.silu.default,
+            aten.sigmoid.default,
+            aten.tanh.default,
+            aten.hardswish.default,
+            aten.hardsigmoid.default,
+            aten.hardtanh.default,
+            aten.leaky_relu.default,
+            aten.elu.default,
+            aten.softplus.default,
+            aten.mish.default,
+            aten.exp.default,
+            aten.log.default,
+            aten.sin.default,
+            aten.cos.default,
+            aten.sqrt.default,
+            aten.rsqrt.default,
+            aten.neg.default,
+            aten.abs.default,
+            aten.clamp.default,
+            aten.reciprocal.default,
+            aten.square.default,
+        ),
+        _same,
+    ),
+    aten.pow.Tensor_Scalar: _same,
+    **dict.fromkeys((aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor), _binary),
+    aten.layer_norm.default: _layer_norm,
+    aten.rms_norm.default: _layer_norm,
+    aten.group_norm.default: _group_norm,
+    aten.batch_norm.default: _batch_norm,
+    aten.softmax.int: _softmax,
+    aten.linear.default: _linear,
+}
+
+DIRECT = frozenset(
+    overload
+    for packet in (
+        aten.view,
+        aten.reshape,
+        aten.transpose,
+        aten.permute,
+        aten.slice,
+        aten.select,
+        aten.narrow,
+        aten.unsqueeze,
+        aten.squeeze,
+        aten.flatten,
+        aten.unflatten,
+        aten.expand,
+        aten.split,
+        aten.split_with_sizes,
+        aten.chunk,
+        aten.unbind,
+        aten.movedim,
+        aten.t,
+        aten.contiguous,
+        aten.clone,
+        aten.matmul,
+        aten.bmm,
+        aten.baddbmm,
+        aten.embedding,
+        aten.avg_pool2d,
+        aten.max_pool2d,
+        aten.pixel_shuffle,
+        aten.pixel_unshuffle,
+        aten.gather,
+    )
+    for overload in (getattr(packet, name) for name in packet.overloads())
+    if not overload._schema.is_mutable
+)
+"""Operators that follow nothing but their operands' layouts, and that torch has in C++ for tensors without memory."""

@@ -1,0 +1,227 @@
+"""A model's graph from two runs on stand-ins: at the example's batch, and at three times as many rows.
+
+What differs between the runs by so many times the batch is a multiple of a symbol; whatever else differs cannot be
+written that way and is left to torch.export, which is asked for everything that this trace does not know.
+"""
+
+import inspect
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch._export.passes.replace_autocast_with_hop_pass import replace_autocast_with_hop_pass
+from torch._export.passes.replace_set_grad_with_hop_pass import replace_set_grad_with_hop_pass
+from torch._export.utils import _compiling_state_context
+from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
+from torch.utils import _pytree as pytree
+
+from graphopt.assembly import Attribute, named_attributes
+from graphopt.batch import Batch
+from graphopt.evaluation import Evaluator
+from graphopt.example_inputs import ExampleInputs
+from graphopt.origins import Origins
+from graphopt.recorded_graph import RecordedGraph, Run
+from graphopt.recording import Recorder, Ref, Regions, UnrecordableError
+from graphopt.untouched import untouched
+
+_CONSTANT = (int, float, bool, str, complex, type(None), torch.dtype, torch.device)
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A graph and what it reads.
+
+    Attributes:
+        graph: Every node carries its `meta["val"]`.
+        tensors: The model's tensors and the constants in its code, by dotted name.
+        bodies: Bodies of regions without gradients or with other autocast, by name.
+    """
+
+    graph: fx.Graph
+    tensors: Mapping[str, Attribute]
+    bodies: Mapping[str, Attribute]
+
+
+def trace(model: nn.Module, inputs: ExampleInputs, batched: Sequence[int]) -> Traced:
+    """Trace a model in evaluation form.
+
+    Args:
+        model: Left as it was.
+        inputs: The example.
+        batched: Places among the leaves of the inputs whose first size is the batch; none for a fixed batch.
+
+    Raises:
+        UnrecordableError: The model's code does what a list of calls does not hold.
+        UnjoinableError: The two runs differ by more than multiples of the batch.
+        Exception: Whatever the model raises on stand-ins, or torch about them.
+    """
+    batch = Batch.new(inputs.leaves()[batched[0]].shape[0] if batched else 1)
+    tracer = _Tracer(model, inputs, frozenset(batched))
+    low = tracer.run(batch.low)
+    high = tracer.run(batch.high) if batched else low
+    recorded = RecordedGraph(batch, (low, high), tracer.placeholders, batched[0] if batched else None)
+    tensors, read = tracer.tensors_read(low, high)
+    stand_for = recorded.add_tensors(read)
+    recorded.add_calls()
+    graph, bodies = _with_bodies(recorded.graph, stand_for) if recorded.has_regions else (recorded.graph, {})
+    graph.set_codegen(_PyTreeCodeGen(_PyTreeInfo(tracer.arguments, tracer.in_spec, tracer.out_spec)))
+    return Traced(graph, tensors, bodies)
+
+
+class _Tracer:
+    """Runs a model on stand-ins."""
+
+    def __init__(self, model: nn.Module, inputs: ExampleInputs, batched: frozenset[int]) -> None:
+        self.model = model
+        self.attributes = {
+            name: one for name, one in named_attributes(model).items() if isinstance(one.value, torch.Tensor)
+        }
+        self.leaves, self.in_spec = pytree.tree_flatten((inputs.args, dict(inputs.kwargs)))
+        self.out_spec = self.in_spec
+        self.batched = batched
+        self.arguments, self.placeholders = _argument_names(model, inputs)
+        self.evaluator = Evaluator()
+        self.origins: Origins | None = Origins(model)
+        self.known = self._known()
+
+    def run(self, rows: int) -> Run:
+        """Run the model at a batch; only the first run asks where it is."""
+        leaves = [self._leaf(place, leaf, rows) for place, leaf in enumerate(self.leaves)]
+        args, kwargs = pytree.tree_unflatten(leaves, self.in_spec)
+        origins, self.origins = self.origins, None
+        recorder = Recorder(self.evaluator, self.known, origins or dict)
+        self.numbers = {id(value): recorder.name(stand_in) for value, stand_in in self.known.values()}
+        refs = [recorder.name(leaf) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+        with ExitStack() as stack:
+            stack.enter_context(untouched(self.model))
+            stack.enter_context(_compiling_state_context())
+            self._swap_in()
+            for context in (self.evaluator, _modes_kept(), recorder, Regions(recorder)):
+                stack.enter_context(context)
+            if origins is not None:
+                stack.enter_context(origins.following())
+            result = self.model(*args, **kwargs)
+            self._require_same_buffers()
+        outputs, self.out_spec = pytree.tree_flatten(result)
+        strange = [leaf for leaf in outputs if not isinstance(leaf, (torch.Tensor, *_CONSTANT))]
+        if strange:
+            raise UnrecordableError(f"the model returns a {type(strange[0]).__name__}")
+        return Run(leaves, refs, recorder.refs(outputs), recorder.recording)
+
+    def tensors_read(self, low: Run, high: Run) -> tuple[dict[str, Attribute], dict[str, tuple[Ref, Any, Any]]]:
+        """Return the program's tensors, and of those that the runs read the numbers and stand-ins."""
+        tensors, read = dict(self.attributes), {}
+        for name, one in self.attributes.items():
+            value, stand_in = self.known[id(one.value)]
+            ref = self.numbers[id(value)]
+            if ref in low.recording.used:
+                read[name] = (ref, stand_in, stand_in)
+        names = _plain_tensor_names(self.model)
+        literals = itertools.count()
+        for (value, one, ref), (_, other, _) in zip(low.recording.constants, high.recording.constants, strict=True):
+            name = names.get(id(value)) or f"lifted_tensor_{next(literals)}"
+            tensors[name], read[name] = Attribute(value, persistent=False), (ref, one, other)
+        return tensors, read
+
+    def _known(self) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+        """Make a stand-in for every tensor of the model."""
+        known: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        for one in self.attributes.values():
+            value: Any = one.value
+            if type(value) not in (torch.Tensor, nn.Parameter) or value.layout != torch.strided or value.is_quantized:
+                raise UnrecordableError(f"found a {type(value).__name__} among the model's tensors")
+            known[id(value)] = (value, self.evaluator.shared_stand_in(value))
+        return known
+
+    def _leaf(self, place: int, leaf: Any, rows: int) -> Any:
+        if not isinstance(leaf, torch.Tensor):
+            return leaf
+        if type(leaf) is not torch.Tensor or leaf.layout != torch.strided:
+            raise UnrecordableError(f"found a {type(leaf).__name__} among the inputs")
+        if place not in self.batched:
+            return self.evaluator.stand_in(leaf)
+        strides = zip(leaf.shape[1:], leaf.stride()[1:], strict=True)
+        if any(size > 1 and size * stride > leaf.stride(0) for size, stride in strides):
+            raise UnrecordableError("the batch is not the outermost dimension of an input")
+        return self.evaluator.new((rows, *leaf.shape[1:]), leaf.stride(), leaf.dtype, leaf.device)
+
+    def _swap_in(self) -> None:
+        """Put the stand-ins into the model; `untouched` takes them out."""
+        for name, one in self.attributes.items():
+            owner, _, leaf = name.rpartition(".")
+            setattr(self.model.get_submodule(owner), leaf, self.known[id(one.value)][1])
+
+    def _require_same_buffers(self) -> None:
+        for name, one in self.attributes.items():
+            owner, _, leaf = name.rpartition(".")
+            if getattr(self.model.get_submodule(owner), leaf, None) is not self.known[id(one.value)][1]:
+                raise UnrecordableError(f"the model's code puts another tensor in the place of {name}")
+
+
+@contextmanager
+def _modes_kept() -> Iterator[None]:
+    """Put gradients and autocast back as they were; no cast of a weight is kept between calls meanwhile."""
+    gradients, cached = torch.is_grad_enabled(), torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_grad_enabled(gradients)
+        torch.set_autocast_cache_enabled(cached)
+
+
+def _plain_tensor_names(model: nn.Module) -> dict[int, str]:
+    """Return the names of tensors that are ordinary attributes of modules, by identity."""
+    found: dict[int, str] = {}
+    for prefix, module in model.named_modules():
+        for name, value in vars(module).items():
+            if isinstance(value, torch.Tensor):
+                found.setdefault(id(value), f"{prefix}.{name}" if prefix else name)
+    return found
+
+
+def _argument_names(model: nn.Module, inputs: ExampleInputs) -> tuple[list[str], list[str]]:
+    """Return the names of the arguments of `forward`, and of their leaves, nested ones by their path."""
+    positional: dict[str, Any] = {}
+    for name, value in inspect.signature(model.forward).bind_partial(*inputs.args).arguments.items():
+        kind = inspect.signature(model.forward).parameters[name].kind
+        spread = enumerate(value) if kind is inspect.Parameter.VAR_POSITIONAL else ()
+        positional |= {f"{name}_{place}": item for place, item in spread} or {name: value}
+    named = positional | dict(inputs.kwargs)
+    paths, _ = pytree.tree_flatten_with_path(list(named.values()))
+    taken: Counter[str] = Counter()
+    leaves = []
+    for (first, *rest), _ in paths:
+        name = "_".join([list(named)[first.idx], *map(_key_text, rest)]).lower()
+        leaves.append(f"{name}_{taken[name]}" if taken[name] else name)
+        taken[name] += 1
+    return list(named), leaves
+
+
+def _key_text(key: Any) -> str:
+    found = next((getattr(key, name) for name in ("key", "idx", "name") if hasattr(key, name)), key)
+    return re.sub(r"[^a-zA-Z0-9]", "_", str(found))
+
+
+def _with_bodies(graph: fx.Graph, stand_for: Mapping[str, str]) -> tuple[fx.Graph, dict[str, Attribute]]:
+    """Turn regions into higher-order operators with bodies, as torch.export does, and placeholders into tensors."""
+    graph_module = fx.GraphModule(nn.Module(), graph)
+    with torch.enable_grad():
+        graph_module, _ = replace_set_grad_with_hop_pass(graph_module, None)
+        graph_module, _ = replace_autocast_with_hop_pass(graph_module, None)
+    for node in graph_module.graph.find_nodes(op="placeholder"):
+        if node.name not in stand_for:
+            continue
+        with graph_module.graph.inserting_before(node):
+            read = graph_module.graph.create_node("get_attr", stand_for[node.name], (), {})
+        read.meta = node.meta
+        node.replace_all_uses_with(read)
+        graph_module.graph.erase_node(node)
+    bodies = {name: Attribute(child) for name, child in graph_module.named_children()}
+    return graph_module.graph, {name: one for name, one in bodies.items() if isinstance(one.value, fx.GraphModule)}

@@ -1,0 +1,243 @@
+"""One run of a model's own code on stand-ins, written down call by call."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.fx.experimental.proxy_tensor import CONSTANT_NUMEL_LIMIT, PreDispatchTorchFunctionMode, ProxyTorchDispatchMode
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from graphopt.errors import CaptureError
+from graphopt.evaluation import Evaluator
+
+aten = torch.ops.aten
+
+REGIONS = frozenset(
+    (torch._C._set_grad_enabled, torch.amp.autocast_mode._enter_autocast, torch.amp.autocast_mode._exit_autocast)
+)
+_UNWRITTEN = frozenset((torch.ops.prim.device.default, aten.size.default, aten.is_floating_point.default))
+
+
+_NUMBER = "_graphopt_number"
+
+
+class UnrecordableError(CaptureError):
+    """The code does something that a plain list of calls does not hold; torch.export may know how to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A tensor, by its number in the order in which the tensors of a run came up."""
+
+    number: int
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """One operator call.
+
+    Attributes:
+        target: An overload, or a function that begins or ends a region of gradients or autocast.
+        args: Positional arguments, with a `Ref` for each tensor.
+        kwargs: Named arguments, likewise.
+        result: What it gave: stand-ins, or others of the same layout and memory.
+        refs: The same, with a `Ref` for each tensor.
+        origin: Where in the user's code it was made, and in which modules; None where nobody asked.
+    """
+
+    target: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    result: Any = None
+    refs: Any = None
+    origin: Any = None
+
+
+@dataclass(eq=False)
+class Recording:
+    """What one run did.
+
+    Attributes:
+        calls: In order.
+        constants: Real tensors that the code brought along, in the order in which it did, each with its stand-in and
+            its `Ref`.
+        used: Tensors that were operands.
+    """
+
+    calls: list[Call] = field(default_factory=list)
+    constants: list[tuple[torch.Tensor, torch.Tensor, Ref]] = field(default_factory=list)
+    used: set[Ref] = field(default_factory=set)
+
+
+class Recorder(ProxyTorchDispatchMode):
+    """Writes down every operator before torch takes it apart, and answers with stand-ins.
+
+    Args:
+        evaluator: Says what an operator gives.
+        known: Real tensors of the model with their stand-ins, by identity of the real one.
+        origin: Called for every call; its answer is kept with it.
+    """
+
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        known: Mapping[int, tuple[torch.Tensor, torch.Tensor]],
+        origin: Callable[[], Any],
+    ) -> None:
+        TorchDispatchMode.__init__(self, torch._C.DispatchKey.PreDispatch)
+        self._mode_key = torch._C._TorchDispatchModeKey.PROXY
+        self.enter_stack = []
+        self.evaluator = evaluator
+        self.origin = origin
+        self.recording = Recording()
+        self._known = dict(known)
+        self._count = 0
+        self._numbers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        """Write a call down and answer it."""
+        kwargs = kwargs or {}
+        if func in _UNWRITTEN:
+            return func(*args, **kwargs)
+        if torch.Tag.inplace_view in func.tags and func is not aten.detach_.default:
+            raise UnrecordableError(f"{func} changes the sizes of a tensor that is there already")
+        literal = args[0] if func is aten.lift_fresh.default else None
+        if literal is not None:
+            func = aten.lift_fresh_copy.default
+        args, kwargs = self._stood_in(args), {name: self._stood_in(value) for name, value in kwargs.items()}
+        if torch.Tag.data_dependent_output in func.tags:
+            return self._computed(func, args, kwargs)
+        refs = self.refs(args), {name: self.refs(value) for name, value in kwargs.items()}
+        result = self.evaluator(func, args, kwargs)
+        kept = result if self._has_tensor(refs) and literal is None else self._shadow(result)
+        self.recording.calls.append(Call(func, *refs, kept, self._number_all(result), self.origin()))
+        if literal is not None and literal.numel() <= CONSTANT_NUMEL_LIMIT and not literal.is_meta:
+            self._numbers[id(result)] = (result, literal)
+        elif self._numbers:
+            self._follow_numbers(func, args, kwargs, result)
+        return result
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+    def region(self, func: Any, args: tuple[Any, ...]) -> Call:
+        """Write down that a region of gradients or autocast begins or ends."""
+        call = Call(func, args, {}, None, None, self.origin())
+        self.recording.calls.append(call)
+        return call
+
+    def _stood_in(self, value: Any) -> Any:
+        """Replace real tensors by stand-ins."""
+        kind = type(value)
+        if kind in (list, tuple):
+            return kind([self._stood_in(item) for item in value])
+        if not isinstance(value, torch.Tensor):
+            if isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool | torch.ScriptObject):
+                raise UnrecordableError(f"found a {kind.__name__} among the arguments of an operator")
+            return value
+        return value if getattr(value, "fake_mode", None) is self.evaluator.mode else self._constant(value)
+
+    def name(self, tensor: torch.Tensor) -> Ref:
+        """Give a stand-in the next number."""
+        self._count += 1
+        ref = Ref(self._count)
+        tensor.__dict__[_NUMBER] = ref
+        return ref
+
+    def refs(self, value: Any) -> Any:
+        """Return a value with a `Ref` for each tensor.
+
+        Raises:
+            UnrecordableError: A tensor came out of no call that was written down.
+        """
+        kind = type(value)
+        if kind in (list, tuple):
+            return [self.refs(item) for item in value]
+        if not isinstance(value, torch.Tensor):
+            return value
+        ref = value.__dict__.get(_NUMBER)
+        if ref is None:
+            raise UnrecordableError("a tensor was made in a way that nobody saw")
+        self.recording.used.add(ref)
+        return ref
+
+    def _number_all(self, result: Any) -> Any:
+        if isinstance(result, torch.Tensor):
+            return self.name(result)
+        return [self._number_all(item) for item in result] if isinstance(result, list | tuple) else None
+
+    def _has_tensor(self, refs: Any) -> bool:
+        return any(isinstance(leaf, Ref) for leaf in pytree.tree_leaves(refs))
+
+    def _shadow(self, result: Any) -> Any:
+        """Return stand-ins that look the same: torch hands a new tensor on as another one if somebody holds it."""
+        if isinstance(result, list | tuple):
+            return type(result)([self._shadow(item) for item in result])
+        return self.evaluator.stand_in(result, result) if isinstance(result, torch.Tensor) else result
+
+    def _constant(self, tensor: torch.Tensor) -> torch.Tensor:
+        if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or tensor.layout != torch.strided:
+            raise UnrecordableError(f"found a {type(tensor).__name__} among the tensors, wanted ordinary ones")
+        if id(tensor) not in self._known:
+            stand_in = self.evaluator.stand_in(tensor)
+            self._known[id(tensor)] = (tensor, stand_in)
+            self.recording.constants.append((tensor, stand_in, self.name(stand_in)))
+        return self._known[id(tensor)][1]
+
+    def _computed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Compute what depends on numbers, where all of them are written out in the code."""
+        real = self._real((args, kwargs))
+        if real is None:
+            raise UnrecordableError(f"{func} depends on the values of a tensor")
+        return self._for_real(func, *real)
+
+    def _real(self, value: Any) -> Any:
+        """Return arguments with written out tensors for their stand-ins, None where there are other tensors."""
+        leaves, spec = pytree.tree_flatten(value)
+        if not all(id(leaf) in self._numbers for leaf in leaves if isinstance(leaf, torch.Tensor)):
+            return None
+        found = [self._numbers[id(leaf)][1] if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+        return pytree.tree_unflatten(found, spec)
+
+    def _follow_numbers(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """Compute for real what is made of written out tensors alone: the code may ask for its numbers later."""
+        leaves = pytree.tree_leaves((args, kwargs))
+        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        if func._schema.is_mutable:
+            for tensor in tensors:
+                self._numbers.pop(id(tensor), None)
+            return
+        small = isinstance(result, torch.Tensor) and result.numel() <= CONSTANT_NUMEL_LIMIT
+        if not tensors or not small or torch.Tag.nondeterministic_seeded in func.tags:
+            return
+        real = self._real((args, kwargs))
+        if real is not None:
+            self._numbers[id(result)] = (result, self._for_real(func, *real))
+
+    def _for_real(self, func: Any, args: Any, kwargs: Any) -> Any:
+        with torch._C._DisableTorchDispatch():
+            return func(*args, **kwargs)
+
+
+class Regions(PreDispatchTorchFunctionMode):
+    """Tells a recorder where gradients and autocast are switched, which is no operator."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+        self.entered: list[Call] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        """Call a function of torch, and write it down where it switches something."""
+        if func not in REGIONS:
+            return func(*args, **(kwargs or {}))
+        if func is torch.amp.autocast_mode._exit_autocast:
+            args = (self.entered.pop(),)
+        call = self.recorder.region(func, args)
+        if func is torch.amp.autocast_mode._enter_autocast:
+            self.entered.append(call)
+        if func is torch._C._set_grad_enabled:
+            func(*args)
+        return call

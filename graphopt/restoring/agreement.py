@@ -1,0 +1,61 @@
+"""The rewritten program is the oracle: what came back has to compute the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from graphopt.capture_failure import Attempt
+from graphopt.errors import ModuleRestoreError, VerificationError
+from graphopt.example_inputs import ExampleInputs
+from graphopt.program import Program
+from graphopt.proof.check import inputs_of, outputs_of
+from graphopt.proof.unchanged import check_outputs
+from graphopt.values import tensors_in
+
+
+def require_agreement(restored: nn.Module, program: Program, explain: Callable[[Exception], str]) -> None:
+    """Compare a model's outputs with a program's, at two batch sizes where the batch is free.
+
+    Args:
+        restored: left in the modes that its modules are in.
+        program: the oracle.
+        explain: the text of the error, from what the model raised or how far its outputs are.
+
+    Raises:
+        ModuleRestoreError: the model raises, or computes something else.
+    """
+    inputs = inputs_of(program)
+    size = inputs.batch_size()
+    chosen = [inputs] if size is None or not program.dynamic_batch else [inputs, inputs.widened(size)]
+    kinds = {tensor.dtype for tensor in program.parameters.values()}
+    for one in chosen:
+        wanted = outputs_of(program, one)
+        with Attempt() as attempt:
+            found = _outputs(restored, one)
+        if attempt.failure is not None:
+            raise ModuleRestoreError(explain(attempt.failure)) from attempt.failure
+        try:
+            check_outputs(wanted, found, kinds)
+        except (VerificationError, ValueError) as error:
+            raise ModuleRestoreError(explain(error)) from error
+
+
+def _outputs(restored: nn.Module, inputs: ExampleInputs) -> list[Tensor]:
+    """What a model returns in evaluation form; its modes, state and the inputs stay as they were."""
+    modes = [(module, module.training) for module in restored.modules()]
+    state = [(buffer, buffer.detach().clone()) for buffer in restored.buffers()]
+    inputs = inputs.map_tensors(torch.clone)
+    try:
+        restored.eval()
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return [tensor.clone() for tensor in tensors_in(restored(*inputs.args, **inputs.kwargs))]
+    finally:
+        for module, training in modes:
+            module.training = training
+        for buffer, before in state:
+            if not torch.equal(buffer, before):
+                buffer.copy_(before)

@@ -1,0 +1,86 @@
+"""What the numbers that a model's code passes have to be in the rewritten model."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from graphopt.restoring.matching import Match
+from graphopt.restoring.recording import Call, Comparison, Source
+from graphopt.restoring.solving import Demand
+from graphopt.restoring.tracked import Size, Term, expression_of, places_in, sizes_in
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What sizes of tensors will be.
+
+    Attributes:
+        calls: what the model called.
+        matches: what became of each call.
+        tensors: the parameters and buffers as they will be, by name.
+    """
+
+    calls: Sequence[Call]
+    matches: Sequence[Match | None]
+    tensors: Mapping[str, Tensor]
+
+    def __call__(self, size: Size) -> int | None:
+        """The size, None where the tensor is not known."""
+        shape = self._shape((size.source, size.output))
+        return None if shape is None or size.dim >= len(shape) else shape[size.dim]
+
+    def _shape(self, source: Source | None) -> tuple[int, ...] | None:
+        if source is None:
+            return None
+        place, output = source
+        if isinstance(place, str):
+            return tuple(self.tensors[place].shape) if place in self.tensors else None
+        match = self.matches[place]
+        if match is not None:
+            return match.shapes[output]
+        call = self.calls[place]
+        return next((self._shape(held) for shape, held in call.operands if shape == call.shapes[output]), None)
+
+
+def followed(calls: Sequence[Call], matches: Sequence[Match | None]) -> Iterator[Demand]:
+    """Yield that numbers of calls that nothing reads, so that no node says what they are, follow their operands."""
+    for call, match in zip(calls, matches, strict=True):
+        if match is not None:
+            continue
+        for number in call.numbers:
+            size = next(filter(None, (_size_of(int(number), shape, held) for shape, held in call.operands)), None)
+            if size is not None and any(places_in(expression_of(number))):
+                yield Demand(Term("-", expression_of(number), size), 0, 0, call, soft=True)
+
+
+def _size_of(number: int, shape: tuple[int, ...], source: Source | None) -> Size | None:
+    """The last size of an operand that is a number."""
+    if source is None or number not in shape:
+        return None
+    return Size(*source, len(shape) - 1 - shape[::-1].index(number))
+
+
+def demands_of(matches: Sequence[Match | None]) -> Iterator[Demand]:
+    """Yield what numbers have to be: a call's numbers are laid beside those of its nodes, in order."""
+    for match in filter(None, matches):
+        given, baked = match.call.numbers, match.numbers
+        before = [one.before for one in baked]
+        matcher = difflib.SequenceMatcher(None, [*map(int, given)], before, autojunk=False)
+        for block in matcher.get_matching_blocks():
+            for offset in range(block.size):
+                expression, number = expression_of(given[block.a + offset]), baked[block.b + offset]
+                if number.dim is not None or any(places_in(expression)):
+                    soft = number.dim is None or number.before < 0
+                    yield Demand(expression, number.before, number.after, match.call, soft)
+
+
+def equalities(comparisons: Sequence[Comparison]) -> Iterator[Demand]:
+    """Yield that what was equal to the size of a tensor has to stay so."""
+    for one in comparisons:
+        expression = Term("-", expression_of(one.left), expression_of(one.right))
+        if any(places_in(expression)) and any(sizes_in(expression)):
+            yield Demand(expression, 0, 0, None, soft=True)

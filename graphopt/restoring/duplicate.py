@@ -1,0 +1,31 @@
+"""A copy of a model's objects over the model's own tensors."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from graphopt.capture_failure import Attempt, summary
+from graphopt.errors import ModuleRestoreError
+
+
+def duplicate(model: nn.Module) -> nn.Module:
+    """Copy a model: modules, hooks, flags and whatever they hold are new, tensors are shared.
+
+    Raises:
+        ModuleRestoreError: something that the model holds cannot be copied.
+    """
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for leaf in pytree.tree_leaves([module._parameters, module._buffers, dict(module.__dict__)]):
+            if isinstance(leaf, Tensor):
+                memo[id(leaf)] = leaf
+    with Attempt() as attempt:
+        return copy.deepcopy(model, memo)
+    raise ModuleRestoreError(
+        f"the model cannot be copied: {summary(attempt.failed())}; take that out of it, or use result.module(), the "
+        "graph form"
+    ) from attempt.failure
