@@ -31,7 +31,8 @@ class AppliedPlan:
         files: Bytes of each file of weights by its name.
         bytes_before: Bytes of all tensors in the old checkpoint.
         bytes_after: Bytes of all tensors in the new one.
-        changed: Keys of tensors of which something went.
+        changed: Keys of tensors that are smaller now.
+        added: Keys of biases that took over what removed channels gave constantly.
         left_out: Keys of tensors that are not in the new checkpoint: those of bypassed layers, and unknown ones that
             were dropped.
     """
@@ -41,6 +42,7 @@ class AppliedPlan:
     bytes_before: int
     bytes_after: int
     changed: tuple[str, ...]
+    added: tuple[str, ...]
     left_out: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -51,6 +53,7 @@ class AppliedPlan:
             "bytes_before": self.bytes_before,
             "bytes_after": self.bytes_after,
             "changed": list(self.changed),
+            "added": list(self.added),
             "left_out": list(self.left_out),
         }
 
@@ -90,15 +93,17 @@ def apply_plan(
     source = open_checkpoint(checkpoint)
     if Path(out).resolve() == source.folder.resolve():
         raise ExportError(f"{out} holds the checkpoint that is read, wanted another folder to write to")
-    names = match_names(decided, source.entries, Naming(prefix, wrapped), allow_unknown=unknown != "refuse")
-    shards = {file: _shard(decided, entries, names, unknown) for file, entries in source.files.items()}
+    naming = Naming(prefix, wrapped)
+    names = match_names(decided, source.entries, naming, allow_unknown=unknown != "refuse")
+    biases = _new_biases(decided, source.entries, names, naming)
+    shards = {file: _shard(decided, entries, names, biases, unknown) for file, entries in source.files.items()}
     shards = {file: entries for file, entries in shards.items() if entries}
     files: dict[str, int] = {}
     with atomic_folder(out) as folder:
         for file, entries in shards.items():
             if watch is not None:
                 watch(file)
-            files[file] = _write_shard(decided, source.folder / file, folder / file, entries, names)
+            files[file] = _write_shard(decided, source.folder / file, folder / file, entries, names, biases)
         (folder / MARKER).write_text(decided.to_json() + "\n", encoding="utf-8")
         _write_index(source, shards, folder)
         write_manifest(folder)
@@ -121,8 +126,32 @@ def read_plan(path: str | Path) -> Plan:
     return Plan.from_json(text)
 
 
-def _shard(plan: Plan, entries: Mapping[str, Entry], names: Mapping[str, str], unknown: str) -> dict[str, Entry]:
-    """What the new file holds of an old one."""
+@dataclass(frozen=True)
+class _NewBias:
+    """A bias that only the new checkpoint has, beside the weight that tells its type."""
+
+    name: str
+    weight: str
+    shape: tuple[int, ...]
+
+
+def _new_biases(
+    plan: Plan, entries: Mapping[str, Entry], names: Mapping[str, str], naming: Naming
+) -> dict[str, _NewBias]:
+    """Return the biases that are to be added, by key."""
+    found: dict[str, _NewBias] = {}
+    for weight in entries if plan.folded else ():
+        for name, values in plan.new_biases({names[weight]: torch.empty(0)}).items() if weight in names else ():
+            key = naming.key(name)
+            if key is not None:
+                found[key] = _NewBias(name, weight, tuple(values.shape))
+    return found
+
+
+def _shard(
+    plan: Plan, entries: Mapping[str, Entry], names: Mapping[str, str], biases: Mapping[str, _NewBias], unknown: str
+) -> dict[str, Entry]:
+    """What the new file holds of an old one, new biases in the file of their weights."""
     out: dict[str, Entry] = {}
     for key, entry in entries.items():
         name = names.get(key)
@@ -130,14 +159,25 @@ def _shard(plan: Plan, entries: Mapping[str, Entry], names: Mapping[str, str], u
             out[key] = entry
         elif name is not None and name not in plan.left_out:
             out[key] = Entry(entry.dtype, plan.new_shape(name))
-    return out
+    added = {key: Entry(out[bias.weight].dtype, bias.shape) for key, bias in biases.items() if bias.weight in out}
+    return out | added
 
 
-def _write_shard(plan: Plan, source: Path, target: Path, entries: Mapping[str, Entry], names: Mapping[str, str]) -> int:
+def _write_shard(
+    plan: Plan,
+    source: Path,
+    target: Path,
+    entries: Mapping[str, Entry],
+    names: Mapping[str, str],
+    biases: Mapping[str, _NewBias],
+) -> int:
     try:
         with safetensors.safe_open(source, framework="pt") as file:
 
             def read(key: str) -> torch.Tensor:
+                if key in biases:
+                    bias = biases[key]
+                    return plan.new_biases({names[bias.weight]: file.get_tensor(bias.weight)})[bias.name]
                 tensor: torch.Tensor = file.get_tensor(key)
                 return plan.new_value(names[key], tensor) if key in names else tensor
 
@@ -174,6 +214,7 @@ def _account(
         files=files,
         bytes_before=_bytes(source.files),
         bytes_after=_bytes(shards),
-        changed=tuple(key for key, entry in after.items() if entry != before[key]),
+        changed=tuple(key for key, entry in after.items() if key in before and entry != before[key]),
+        added=tuple(key for key in after if key not in before),
         left_out=tuple(key for key in before if key not in after),
     )

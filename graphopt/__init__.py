@@ -5,6 +5,8 @@ from graphopt.compiler import optimize
 from graphopt.cuts import Cut
 from graphopt.dependency.graph import DependencyGraph
 from graphopt.dependency.registry import Sample, coupling_rule
+from graphopt.exporters.applying import apply_plan
+from graphopt.exporters.checkpoint import load_checkpoint
 from graphopt.exporters.onnx import export_onnx
 from graphopt.exporters.weights import load
 from graphopt.pass_manager import Pass, PassContext, Pipeline, Result
@@ -49,6 +51,7 @@ __all__ = [
     "Sample",
     "Schedule",
     "__version__",
+    "apply_plan",
     "cache_session",
     "capture",
     "context_parallel",
@@ -60,6 +63,7 @@ __all__ = [
     "find_regions",
     "invalidate",
     "load",
+    "load_checkpoint",
     "optimize",
     "serve",
     "verify",

@@ -62,7 +62,7 @@ class Batch:
     @classmethod
     def new(cls, low: int) -> "Batch":
         """Return a batch with a symbol of its own."""
-        mode = FakeTensorMode(shape_env=ShapeEnv())
+        mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
         context = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC])
         example = torch.empty(low, device="meta")
         fake: torch.Tensor = mode.from_tensor(example, symbolic_context=context, source=ConstantSource("batch"))
@@ -152,10 +152,8 @@ class Batch:
         strides = self._join_sizes(low.stride(), high.stride())
         offset = self.size(int(low.storage_offset()), int(high.storage_offset()))
         storage = self._storage(low)
-        guard = torch._C._DisableTorchDispatch()
-        bare = torch.empty(0, dtype=low.dtype, device="meta").set_(storage)
-        bare = bare.as_strided(sizes, strides, offset)
-        del guard
+        with torch._C._DisableTorchDispatch():
+            bare = torch.empty(0, dtype=low.dtype, device="meta").set_(storage).as_strided(sizes, strides, offset)
         return FakeTensor(self.mode, bare, low.device)
 
     def _join_sizes(self, low: Sequence[int], high: Sequence[int]) -> list[Any]:
@@ -165,9 +163,7 @@ class Batch:
         """Return the memory of joined values that lie in the same memory at the example's batch."""
         own = low.untyped_storage()
         if own._cdata not in self._storages:
-            guard = torch._C._DisableTorchDispatch()
-            made = torch.empty(own.nbytes(), dtype=torch.uint8, device="meta").untyped_storage()
-            del guard
+            with torch._C._DisableTorchDispatch():
+                made = torch.empty(own.nbytes(), dtype=torch.uint8, device="meta").untyped_storage()
             self._storages[own._cdata] = (own, made)
         return self._storages[own._cdata][1]
-

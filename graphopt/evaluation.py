@@ -52,7 +52,7 @@ class Evaluator:
     """
 
     def __init__(self) -> None:
-        self.mode = FakeTensorMode()
+        self.mode = FakeTensorMode(allow_non_fake_inputs=True)
         self.mode.cache_enabled = False
         self._stack = ExitStack()
         self._shared: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -99,7 +99,11 @@ class Evaluator:
         if base is None and not tensor.storage_offset():
             made = self.new(*layout, tensor.dtype, tensor.device)
         else:
-            base = self.new((tensor.untyped_storage().nbytes(),), (1,), torch.uint8, tensor.device) if base is None else base
+            base = (
+                self.new((tensor.untyped_storage().nbytes(),), (1,), torch.uint8, tensor.device)
+                if base is None
+                else base
+            )
             made = self.view(base, (int(tensor.storage_offset()), *layout), tensor.dtype, tensor.device)
         if isinstance(tensor, nn.Parameter):
             made.__dict__["_is_param"] = True
@@ -107,9 +111,8 @@ class Evaluator:
 
     def new(self, sizes: Any, strides: Any, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         """Return a stand-in of that layout, with memory of its own."""
-        guard = torch._C._DisableTorchDispatch()
-        bare = torch.empty_strided(sizes, strides, dtype=dtype, device="meta")
-        del guard
+        with torch._C._DisableTorchDispatch():
+            bare = torch.empty_strided(sizes, strides, dtype=dtype, device="meta")
         return FakeTensor(self.mode, bare, device)
 
     def view(self, base: torch.Tensor, place: tuple[int, Any, Any], dtype: torch.dtype, device: Any) -> torch.Tensor:
@@ -124,12 +127,9 @@ class Evaluator:
         return function(*args, **kwargs) if layout is None else self.new(*layout, tensors[0].fake_device)
 
     def _direct(self, function: Any, args: Any, kwargs: Any, device: torch.device) -> Any:
-        guards = torch._C._DisableTorchDispatch(), torch._C._DisablePythonDispatcher()
-        try:
-            bare = pytree.tree_map_only(torch.Tensor, _bare, (args, kwargs))
+        bare = pytree.tree_map_only(torch.Tensor, _bare, (args, kwargs))
+        with torch._C._DisableTorchDispatch(), torch._C._DisablePythonDispatcher():
             result = function(*bare[0], **bare[1])
-        finally:
-            del guards
         if isinstance(result, torch.Tensor):
             return FakeTensor(self.mode, result, device)
         return type(result)(FakeTensor(self.mode, item, device) for item in result)
@@ -201,8 +201,7 @@ def _bare(
 ) -> torch.Tensor:
     """Return a plain tensor without memory over a stand-in's storage; as the stand-in lies, or at another place."""
     offset, sizes, strides = place or (tensor.storage_offset(), tensor.shape, tensor.stride())
-    guards = torch._C._DisableTorchDispatch(), torch._C._DisablePythonDispatcher()
-    bare = torch.empty(0, dtype=dtype or tensor.dtype, device="meta")
-    bare.set_(tensor.untyped_storage(), offset, sizes, strides)
-    del guards
+    with torch._C._DisableTorchDispatch(), torch._C._DisablePythonDispatcher():
+        bare = torch.empty(0, dtype=dtype or tensor.dtype, device="meta")
+        bare.set_(tensor.untyped_storage(), offset, sizes, strides)
     return bare

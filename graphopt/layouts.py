@@ -103,8 +103,6 @@ def _linear(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Layout | None:
     return _contiguous((*tensor.shape[:-1], weight.shape[0]), tensor.dtype)
 
 
-
-
 Rule = Callable[[tuple[Any, ...], dict[str, Any]], Layout | None]
 _RULES: dict[Any, Rule] = {
     **dict.fromkeys(

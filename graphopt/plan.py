@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,63 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphopt.assembly import named_attributes
 from graphopt.dependency.graph import DependencyGraph, Member
 from graphopt.dependency.placement import Placement
 from graphopt.errors import PlanError
-from graphopt.program import Bypass, Compensate, Fold, Program
+from graphopt.plan_source import PlanSource as PlanSource
+from graphopt.program import Bypass, Compensate, Fold
 from graphopt.schedule import Schedule
 from graphopt.stages import Partition
 from graphopt.version import __version__
 
 PLAN_VERSION = 1
-
-
-@dataclass(frozen=True)
-class PlanSource:
-    """The model that a plan was made for.
-
-    Attributes:
-        class_name: class of the model.
-        fingerprint: SHA-256 over names, shapes and dtypes of the tensors and over the operators.
-        tensors: shape of every parameter and buffer by name.
-        operators: how often each operator occurs.
-        unsaved: names of buffers and constants that the model makes itself, so that no state dict holds them.
-    """
-
-    class_name: str
-    fingerprint: str
-    tensors: Mapping[str, tuple[int, ...]]
-    operators: Mapping[str, int]
-    unsaved: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, program: Program) -> PlanSource:
-        """Describe a captured program."""
-        operators = Counter(str(node.target) for node in program.nodes() if node.op == "call_function")
-        return cls(
-            program.source.class_name,
-            program.source.fingerprint,
-            {name: tuple(tensor.shape) for name, tensor in program.parameters.items()},
-            dict(sorted(operators.items())),
-            tuple(name for name, held in named_attributes(program.graph_module).items() if not held.persistent),
-        )
-
-    def first_difference(self, other: PlanSource) -> str:
-        """The first fact in which two models differ."""
-        for name in sorted(self.tensors.keys() | other.tensors.keys()):
-            if name not in other.tensors:
-                return f"the plan's model has {name}, this one does not"
-            if name not in self.tensors:
-                return f"this model has {name}, the plan's does not"
-        for name, shape in self.tensors.items():
-            if shape != other.tensors[name]:
-                return f"{name} is {list(shape)} in the plan's model and {list(other.tensors[name])} in this one"
-        for name in sorted(self.operators.keys() | other.operators.keys()):
-            mine, theirs = self.operators.get(name, 0), other.operators.get(name, 0)
-            if mine != theirs:
-                return f"the plan's model calls {name} {mine} times, this one {theirs} times"
-        return "the same tensors and operators are wired differently, or are of other types or constants"
 
 
 @dataclass(frozen=True)
@@ -313,12 +265,13 @@ def make_plan(graph: DependencyGraph, kept: Mapping[str, tuple[int, ...]], passe
         kept: kept indices by axis id; axes that stay whole are not written down.
         passes: text of the passes that decided so.
     """
+    tensors = graph.program.parameters
     axes = {
         group.id: AxisChoice(
             group.kind,
             group.size,
             tuple(int(index) for index in kept[group.id]),
-            tuple(_member(member, graph.program) for member in group.members),
+            tuple(_member(member, tensors) for member in group.members),
         )
         for group in graph.groups
         if group.id in kept and len(kept[group.id]) < group.size
@@ -331,8 +284,8 @@ def make_plan(graph: DependencyGraph, kept: Mapping[str, tuple[int, ...]], passe
     return Plan(source, passes, axes, tied, graph.regroup, bypassed=bypassed, folded=lineage.folded)
 
 
-def _member(member: Member, program: Program) -> AxisMember:
-    length = int(program.parameters[member.tensor].shape[member.dim])
+def _member(member: Member, tensors: Mapping[str, Tensor]) -> AxisMember:
+    length = int(tensors[member.tensor].shape[member.dim])
     return AxisMember(member.tensor, member.dim, length, member.placement)
 
 

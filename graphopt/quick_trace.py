@@ -15,17 +15,17 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch._export.passes.replace_autocast_with_hop_pass import replace_autocast_with_hop_pass
-from torch._export.passes.replace_set_grad_with_hop_pass import replace_set_grad_with_hop_pass
 from torch._export.utils import _compiling_state_context
 from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 from torch.utils import _pytree as pytree
 
 from graphopt.assembly import Attribute, named_attributes
 from graphopt.batch import Batch
+from graphopt.capture_failure import Attempt
 from graphopt.evaluation import Evaluator
-from graphopt.example_inputs import ExampleInputs
+from graphopt.example_inputs import ExampleInputs, carries
 from graphopt.origins import Origins
+from graphopt.preparation import prepared, quiet
 from graphopt.recorded_graph import RecordedGraph, Run
 from graphopt.recording import Recorder, Ref, Regions, UnrecordableError
 from graphopt.untouched import untouched
@@ -48,6 +48,31 @@ class Traced:
     bodies: Mapping[str, Attribute]
 
 
+@dataclass(frozen=True)
+class QuickCapture:
+    """A trace and the example that it was made with.
+
+    Attributes:
+        traced: Graph and tensors.
+        inputs: The example, widened where its batch was one.
+    """
+
+    traced: Traced
+    inputs: ExampleInputs
+
+
+def quick_capture(model: nn.Module, inputs: ExampleInputs) -> QuickCapture | None:
+    """Trace a model in evaluation form with a symbolic batch; None where that does not go, for whatever reason."""
+    size = inputs.batch_size()
+    if size is None:
+        return None
+    wide = inputs.widened(1) if size == 1 else inputs
+    batched = [place for place, leaf in enumerate(wide.leaves()) if carries(leaf, max(size, 2))]
+    with Attempt(), quiet(), prepared(model):
+        return QuickCapture(trace(model, wide, batched), wide)
+    return None
+
+
 def trace(model: nn.Module, inputs: ExampleInputs, batched: Sequence[int]) -> Traced:
     """Trace a model in evaluation form.
 
@@ -67,11 +92,11 @@ def trace(model: nn.Module, inputs: ExampleInputs, batched: Sequence[int]) -> Tr
     high = tracer.run(batch.high) if batched else low
     recorded = RecordedGraph(batch, (low, high), tracer.placeholders, batched[0] if batched else None)
     tensors, read = tracer.tensors_read(low, high)
-    stand_for = recorded.add_tensors(read)
+    recorded.add_tensors(read)
     recorded.add_calls()
-    graph, bodies = _with_bodies(recorded.graph, stand_for) if recorded.has_regions else (recorded.graph, {})
-    graph.set_codegen(_PyTreeCodeGen(_PyTreeInfo(tracer.arguments, tracer.in_spec, tracer.out_spec)))
-    return Traced(graph, tensors, bodies)
+    recorded.graph.set_codegen(_PyTreeCodeGen(_PyTreeInfo(tracer.arguments, tracer.in_spec, tracer.out_spec)))
+    bodies = {name: Attribute(body) for name, body in recorded.bodies.items()}
+    return Traced(recorded.graph, tensors, bodies)
 
 
 class _Tracer:
@@ -79,9 +104,8 @@ class _Tracer:
 
     def __init__(self, model: nn.Module, inputs: ExampleInputs, batched: frozenset[int]) -> None:
         self.model = model
-        self.attributes = {
-            name: one for name, one in named_attributes(model).items() if isinstance(one.value, torch.Tensor)
-        }
+        found = ((name, one) for name, one in named_attributes(model).items() if isinstance(one.value, torch.Tensor))
+        self.attributes = dict(sorted(found, key=lambda item: not isinstance(item[1].value, nn.Parameter)))
         self.leaves, self.in_spec = pytree.tree_flatten((inputs.args, dict(inputs.kwargs)))
         self.out_spec = self.in_spec
         self.batched = batched
@@ -124,8 +148,9 @@ class _Tracer:
                 read[name] = (ref, stand_in, stand_in)
         names = _plain_tensor_names(self.model)
         literals = itertools.count()
-        for (value, one, ref), (_, other, _) in zip(low.recording.constants, high.recording.constants, strict=True):
-            name = names.get(id(value)) or f"lifted_tensor_{next(literals)}"
+        pairs = zip(low.recording.constants, high.recording.constants, strict=True)
+        for (value, one, ref, origin), (_, other, *_) in pairs:
+            name = names.get(id(value)) or _literal_name(origin, next(literals))
             tensors[name], read[name] = Attribute(value, persistent=False), (ref, one, other)
         return tensors, read
 
@@ -176,6 +201,12 @@ def _modes_kept() -> Iterator[None]:
         torch.set_autocast_cache_enabled(cached)
 
 
+def _literal_name(origin: Mapping[str, Any], number: int) -> str:
+    """Return the name of a tensor that the code of a module writes out."""
+    path = next(iter(reversed(origin.get("nn_module_stack", {"": ("",)}).values())), ("",))[0]
+    return f"{path}.lifted_tensor_{number}" if path else f"lifted_tensor_{number}"
+
+
 def _plain_tensor_names(model: nn.Module) -> dict[int, str]:
     """Return the names of tensors that are ordinary attributes of modules, by identity."""
     found: dict[int, str] = {}
@@ -207,21 +238,3 @@ def _argument_names(model: nn.Module, inputs: ExampleInputs) -> tuple[list[str],
 def _key_text(key: Any) -> str:
     found = next((getattr(key, name) for name in ("key", "idx", "name") if hasattr(key, name)), key)
     return re.sub(r"[^a-zA-Z0-9]", "_", str(found))
-
-
-def _with_bodies(graph: fx.Graph, stand_for: Mapping[str, str]) -> tuple[fx.Graph, dict[str, Attribute]]:
-    """Turn regions into higher-order operators with bodies, as torch.export does, and placeholders into tensors."""
-    graph_module = fx.GraphModule(nn.Module(), graph)
-    with torch.enable_grad():
-        graph_module, _ = replace_set_grad_with_hop_pass(graph_module, None)
-        graph_module, _ = replace_autocast_with_hop_pass(graph_module, None)
-    for node in graph_module.graph.find_nodes(op="placeholder"):
-        if node.name not in stand_for:
-            continue
-        with graph_module.graph.inserting_before(node):
-            read = graph_module.graph.create_node("get_attr", stand_for[node.name], (), {})
-        read.meta = node.meta
-        node.replace_all_uses_with(read)
-        graph_module.graph.erase_node(node)
-    bodies = {name: Attribute(child) for name, child in graph_module.named_children()}
-    return graph_module.graph, {name: one for name, one in bodies.items() if isinstance(one.value, fx.GraphModule)}

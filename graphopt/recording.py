@@ -1,11 +1,16 @@
 """One run of a model's own code on stand-ins, written down call by call."""
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.fx.experimental.proxy_tensor import CONSTANT_NUMEL_LIMIT, PreDispatchTorchFunctionMode, ProxyTorchDispatchMode
+from torch.fx.experimental.proxy_tensor import (
+    CONSTANT_NUMEL_LIMIT,
+    PreDispatchTorchFunctionMode,
+    ProxyTorchDispatchMode,
+)
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -14,9 +19,10 @@ from graphopt.evaluation import Evaluator
 
 aten = torch.ops.aten
 
-REGIONS = frozenset(
-    (torch._C._set_grad_enabled, torch.amp.autocast_mode._enter_autocast, torch.amp.autocast_mode._exit_autocast)
-)
+SET_GRADIENTS = torch._C._set_grad_enabled
+ENTER_AUTOCAST = torch.amp.autocast_mode._enter_autocast
+EXIT_AUTOCAST = torch.amp.autocast_mode._exit_autocast
+REGIONS = frozenset((SET_GRADIENTS, ENTER_AUTOCAST, EXIT_AUTOCAST))
 _UNWRITTEN = frozenset((torch.ops.prim.device.default, aten.size.default, aten.is_floating_point.default))
 
 
@@ -61,13 +67,13 @@ class Recording:
 
     Attributes:
         calls: In order.
-        constants: Real tensors that the code brought along, in the order in which it did, each with its stand-in and
-            its `Ref`.
+        constants: Real tensors that the code brought along, in the order in which it did, each with its stand-in, its
+            `Ref` and its origin.
         used: Tensors that were operands.
     """
 
     calls: list[Call] = field(default_factory=list)
-    constants: list[tuple[torch.Tensor, torch.Tensor, Ref]] = field(default_factory=list)
+    constants: list[tuple[torch.Tensor, torch.Tensor, Ref, Any]] = field(default_factory=list)
     used: set[Ref] = field(default_factory=set)
 
 
@@ -101,6 +107,8 @@ class Recorder(ProxyTorchDispatchMode):
         kwargs = kwargs or {}
         if func in _UNWRITTEN:
             return func(*args, **kwargs)
+        if torch._C._functorch.peek_interpreter_stack() is not None:
+            raise UnrecordableError(f"{func} is called inside a transform of torch.func")
         if torch.Tag.inplace_view in func.tags and func is not aten.detach_.default:
             raise UnrecordableError(f"{func} changes the sizes of a tensor that is there already")
         literal = args[0] if func is aten.lift_fresh.default else None
@@ -111,7 +119,7 @@ class Recorder(ProxyTorchDispatchMode):
             return self._computed(func, args, kwargs)
         refs = self.refs(args), {name: self.refs(value) for name, value in kwargs.items()}
         result = self.evaluator(func, args, kwargs)
-        kept = result if self._has_tensor(refs) and literal is None else self._shadow(result)
+        kept = self._shadow(result) if literal is not None or _is_factory(func) else result
         self.recording.calls.append(Call(func, *refs, kept, self._number_all(result), self.origin()))
         if literal is not None and literal.numel() <= CONSTANT_NUMEL_LIMIT and not literal.is_meta:
             self._numbers[id(result)] = (result, literal)
@@ -169,9 +177,6 @@ class Recorder(ProxyTorchDispatchMode):
             return self.name(result)
         return [self._number_all(item) for item in result] if isinstance(result, list | tuple) else None
 
-    def _has_tensor(self, refs: Any) -> bool:
-        return any(isinstance(leaf, Ref) for leaf in pytree.tree_leaves(refs))
-
     def _shadow(self, result: Any) -> Any:
         """Return stand-ins that look the same: torch hands a new tensor on as another one if somebody holds it."""
         if isinstance(result, list | tuple):
@@ -184,7 +189,7 @@ class Recorder(ProxyTorchDispatchMode):
         if id(tensor) not in self._known:
             stand_in = self.evaluator.stand_in(tensor)
             self._known[id(tensor)] = (tensor, stand_in)
-            self.recording.constants.append((tensor, stand_in, self.name(stand_in)))
+            self.recording.constants.append((tensor, stand_in, self.name(stand_in), self.origin()))
         return self._known[id(tensor)][1]
 
     def _computed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -222,6 +227,23 @@ class Recorder(ProxyTorchDispatchMode):
             return func(*args, **kwargs)
 
 
+def refs_in(value: Any) -> Iterator[Ref]:
+    """Yield the tensors in nested arguments."""
+    if isinstance(value, Ref):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from refs_in(item)
+    elif isinstance(value, dict):
+        yield from refs_in(tuple(value.values()))
+
+
+@functools.cache
+def _is_factory(func: Any) -> bool:
+    """Tell whether an operator makes new tensors: alone these may be asked for pinned memory."""
+    return any(argument.name == "pin_memory" for argument in func._schema.arguments)
+
+
 class Regions(PreDispatchTorchFunctionMode):
     """Tells a recorder where gradients and autocast are switched, which is no operator."""
 
@@ -233,11 +255,11 @@ class Regions(PreDispatchTorchFunctionMode):
         """Call a function of torch, and write it down where it switches something."""
         if func not in REGIONS:
             return func(*args, **(kwargs or {}))
-        if func is torch.amp.autocast_mode._exit_autocast:
+        if func is EXIT_AUTOCAST:
             args = (self.entered.pop(),)
         call = self.recorder.region(func, args)
-        if func is torch.amp.autocast_mode._enter_autocast:
+        if func is ENTER_AUTOCAST:
             self.entered.append(call)
-        if func is torch._C._set_grad_enabled:
+        if func is SET_GRADIENTS:
             func(*args)
         return call

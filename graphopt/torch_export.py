@@ -1,12 +1,5 @@
 """torch.export with a symbolic batch where the model allows it, and with the example's batch where it does not."""
 
-import contextlib
-import io
-import logging
-import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +8,9 @@ from torch import nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
 
 from graphopt.capture_failure import Attempt, explain_export, explain_raise, summary
-from graphopt.example_inputs import ExampleInputs, carries, is_weightless, with_plain_signature
-from graphopt.quick_trace import Traced, trace
-from graphopt.untouched import untouched
+from graphopt.example_inputs import ExampleInputs, carries, with_plain_signature
+from graphopt.preparation import prepared, quiet
 from graphopt.values import is_symbolic
-
-UNDONE = "The tensor attributes? .* assigned during export"  # `untouched` takes them back
-LOUD = ("torch.export", "torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes")
 
 
 @dataclass(frozen=True)
@@ -47,71 +36,13 @@ def export(model: nn.Module, inputs: ExampleInputs) -> Export:
     Raises:
         CaptureError: The model raises on the inputs, or cannot be written as a graph.
     """
-    with untouched(model), torch.enable_grad(), _literals_beside(model):
-        for module in model.modules():
-            module.training = False
+    with prepared(model):
         dynamic = _dynamic(model, inputs)
         return dynamic if isinstance(dynamic, Export) else _static(model, inputs, dynamic)
 
 
-@dataclass(frozen=True)
-class Quick:
-    """What the quick trace made of a model.
-
-    Attributes:
-        traced: Graph and tensors.
-        inputs: The example it was traced with, widened where its batch was one.
-    """
-
-    traced: Traced
-    inputs: ExampleInputs
-
-
-def quick_capture(model: nn.Module, inputs: ExampleInputs) -> Quick | None:
-    """Trace a model with a symbolic batch the quick way; None where that does not go, for whatever reason."""
-    size = inputs.batch_size()
-    if size is None:
-        return None
-    wide = inputs.widened(1) if size == 1 else inputs
-    batched = [place for place, leaf in enumerate(wide.leaves()) if carries(leaf, max(size, 2))]
-    with untouched(model), torch.enable_grad(), _literals_beside(model), Attempt() as attempt, _quiet():
-        for module in model.modules():
-            module.training = False
-        return Quick(trace(model, wide, batched), wide)
-    if DEBUG:
-        import traceback
-        traceback.print_exception(attempt.failure)
-    return None
-
-
-import os
-DEBUG = bool(os.environ.get("QUICK_DEBUG"))
-
-
-def _literals_beside(model: nn.Module) -> AbstractContextManager[object]:
-    """Let tensors that a weightless model writes out itself, such as `torch.tensor([1.0])`, be made weightless too."""
-    return torch.device("meta") if is_weightless(model) else nullcontext()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back what torch prints about an export that fails; pass on what it printed where it succeeds."""
-    levels = {logger: logger.level for logger in map(logging.getLogger, LOUD)}
-    held = io.StringIO()
-    try:
-        for logger in levels:
-            logger.setLevel(logging.CRITICAL)
-        with contextlib.redirect_stderr(held), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", UNDONE)
-            yield
-        sys.stderr.write(held.getvalue())
-    finally:
-        for logger, level in levels.items():
-            logger.setLevel(level)
-
-
 def _static(model: nn.Module, inputs: ExampleInputs, why: str) -> Export:
-    with Attempt() as attempt, _quiet():
+    with Attempt() as attempt, quiet():
         program = torch.export.export(model, inputs.args, dict(inputs.kwargs), strict=False)
         return Export(program, inputs, False, (f"static batch: {why}",))
     with Attempt() as eager, torch.no_grad():
@@ -150,7 +81,7 @@ def _export_batched(model: nn.Module, inputs: ExampleInputs, batched: list[int])
     leaves = inputs.leaves()
     for place in batched:
         shapes[leaves[place]] = {0: Dim.AUTO}
-    with Attempt() as attempt, _quiet():
+    with Attempt() as attempt, quiet():
         stand_in = with_plain_signature(model, inputs)
         return torch.export.export(stand_in, inputs.args, dict(inputs.kwargs), strict=False, dynamic_shapes=shapes)
     return summary(attempt.failed())

@@ -16,8 +16,10 @@ from graphopt.copying import copy_graph
 from graphopt.errors import CaptureError
 from graphopt.example_inputs import ExampleInputs, bind, without_weights
 from graphopt.numbering import renumber
+from graphopt.preparation import collection_paused
 from graphopt.program import Lineage, Program, Source, clone_tensor
-from graphopt.torch_export import export, quick_capture
+from graphopt.quick_trace import quick_capture
+from graphopt.torch_export import export
 from graphopt.values import STALE, is_symbolic, placeholder_value, refresh_values
 from graphopt.wiring import fingerprint, node_line, walk
 
@@ -45,10 +47,22 @@ def capture(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[str, A
     """
     _require_module(model)
     model, inputs = without_weights(model, bind(model, args, {} if kwargs is None else kwargs))
+    with collection_paused():
+        return _quickly(model, inputs) or _exported(model, inputs)
+
+
+def _quickly(model: nn.Module, inputs: ExampleInputs) -> Program | None:
+    """Capture a model by two runs on stand-ins, None where that does not go."""
     quick = quick_capture(model, inputs)
-    if quick is not None:
-        traced = quick.traced
-        return adopt_graph(traced.graph, traced.tensors, traced.bodies, quick.inputs, type(model).__name__, dynamic_batch=True)
+    if quick is None:
+        return None
+    traced = quick.traced
+    name = type(model).__name__
+    return adopt_graph(traced.graph, traced.tensors, traced.bodies, quick.inputs, name, dynamic_batch=True)
+
+
+def _exported(model: nn.Module, inputs: ExampleInputs) -> Program:
+    """Capture a model by torch.export."""
     exported = export(model, inputs)
     stateful = exported.program.module(check_guards=False)
     _refuse_transforms(model, stateful)
@@ -98,7 +112,8 @@ def adopt_graph(
 ) -> Program:
     """Make a Program of a bare graph and the bodies of its higher-order operators; else like `adopt`."""
     memo: dict[int, torch.Tensor] = {}
-    own = {name: replace(one, value=_same_storage(one.value, memo)) for name, one in tensors.items()}
+    dense = _dense(graph, tensors)
+    own = {name: replace(one, value=_same_storage(one.value, memo)) for name, one in dense.items()}
     graph_module = assemble(graph, own | dict(bodies), class_name)
     for node in walk(graph_module):
         for key in STALE:
@@ -148,7 +163,7 @@ def recapture(
     inputs = ExampleInputs(tuple(args), dict(kwargs))
     result = _pruned_copy(graph_module, like)
     _seed_placeholders(result, inputs, like)
-    with Attempt() as attempt:
+    with Attempt() as attempt, collection_paused():
         refresh_values(result)
     if attempt.failure is not None:
         raise CaptureError(
@@ -205,6 +220,25 @@ def _user_tensors(model: nn.Module, exported: ExportedProgram) -> dict[str, Attr
         if name not in found and isinstance(constant, torch.Tensor):
             found[name] = Attribute(constant, persistent=False)
     return found
+
+
+def _dense(graph: fx.Graph, tensors: Mapping[str, Attribute]) -> dict[str, Attribute]:
+    """Leave out sparse tensors that no operator reads, in place; refuse those that one does: they have no storage."""
+    sparse = {
+        name
+        for name, one in tensors.items()
+        if isinstance(one.value, torch.Tensor) and one.value.layout != torch.strided
+    }
+    for node in list(graph.nodes) if sparse else ():
+        if node.op != "get_attr" or node.target not in sparse:
+            continue
+        if node.users:
+            raise CaptureError(
+                f"{node.target} is a sparse tensor that {next(iter(node.users)).target} reads, wanted a dense one; "
+                "call to_dense() on it before capture"
+            )
+        graph.erase_node(node)
+    return {name: one for name, one in tensors.items() if name not in sparse}
 
 
 def _same_storage(tensor: torch.Tensor | nn.Module, memo: dict[int, torch.Tensor]) -> torch.Tensor | nn.Module:

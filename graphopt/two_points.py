@@ -63,7 +63,7 @@ def _batch_of(values: Iterable[Any]) -> Batch:
         sizes: Any = value.shape if isinstance(value, torch.Tensor) else (value,)
         for size in sizes:
             if isinstance(size, torch.SymInt):
-                symbols.update({symbol: size for symbol in size.node.expr.free_symbols})
+                symbols.update(dict.fromkeys(size.node.expr.free_symbols, size))
     if len(symbols) > 1 or not modes or any(mode is not modes[0] for mode in modes):
         raise UnjoinableError(f"found the symbols {sorted(map(str, symbols))}, wanted one batch")
     for size in symbols.values():
@@ -129,4 +129,6 @@ class _TwoRuns:
         if place > 1:
             autocast = torch.autocast(settings[0], dtype=settings[1], enabled=settings[2], cache_enabled=settings[3])
         with autocast:
-            return _TwoRuns(body, self.batch, self.evaluator).run(list(zip(low[place + 1 :], high[place + 1 :], strict=True)))
+            return _TwoRuns(body, self.batch, self.evaluator).run(
+                list(zip(low[place + 1 :], high[place + 1 :], strict=True))
+            )

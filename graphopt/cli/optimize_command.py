@@ -45,7 +45,7 @@ def optimize(
         str,
         typer.Option(
             metavar="TEXT",
-            help='Passes to run, such as "prune-channels{ratio=0.5,round_to=auto}" or, with seconds that the program may '
+            help='Passes to run, such as "prune-channels{ratio=0.5,round_to=auto}"; or, with the seconds that it may '
             'take and one configuration for all layers, "prune-channels{latency_seconds=0.01,uniform_per_layer}".',
         ),
     ],

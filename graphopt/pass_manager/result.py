@@ -12,6 +12,7 @@ from graphopt.errors import ModuleRestoreError
 from graphopt.pass_manager.base import PassReport
 from graphopt.plan import Plan, PlanSource
 from graphopt.program import Program
+from graphopt.restoring.pretrained import Saved, save_pretrained
 from graphopt.restoring.restore import restore
 from graphopt.rewrite.optimizer_state import Kind, slice_optimizer
 from graphopt.rewrite.placing.stage_programs import stage_programs
@@ -84,7 +85,7 @@ class Result:
             ModuleRestoreError: The user's class cannot say what the program does.
         """
         if model is not None:
-            return restore(_only(self.programs), model)
+            return restore(_only(self.programs), model).module
         held = self.program.parameters
         module = self.program.module(check_inputs=check_inputs)
         for program in self.programs.values():
@@ -124,6 +125,26 @@ class Result:
         They are made anew at each call and share the parameters of the result's programs.
         """
         return {} if self.partition is None else stage_programs(self.programs, self.partition, self.schedule)
+
+    def save_pretrained(self, path: str | Path, model: nn.Module) -> Saved:
+        """Write the result as the user's class saves itself, where one configuration describes it.
+
+        Then the class's own `from_pretrained` loads it, which was tried and compared with the program before this
+        returns. Otherwise it is written as `save` writes it.
+
+        Args:
+            path: The folder.
+            model: The model that was captured, of a class with `config`, `save_pretrained` and `from_pretrained`.
+
+        Returns:
+            What was written, and why it is not the class's own form where it is not.
+        """
+        folder = Path(path)
+        try:
+            save_pretrained(restore(_only(self.programs), model), folder)
+        except ModuleRestoreError as error:
+            return Saved(self.save(folder), "graphopt", str(error))
+        return Saved(folder, "pretrained")
 
     def save(self, path: str | Path) -> Path:
         """Write the result into a folder.

@@ -76,6 +76,11 @@ def verify(
     program = require_program(program)
     if not hasattr(result, "plan"):
         raise GraphoptError(f"found a {type(result).__name__}, wanted a Result; call verify(program, result)")
+    if any(tensor.is_meta for tensor in program.parameters.values()):
+        raise VerificationError(
+            f"the weights of {program.source.class_name} are on the meta device, so nothing runs; give "
+            "PassContext(verify=False), and verify the plan on a smaller model of the class"
+        )
     rewritten, plan = result.program, result.plan
     programs: Mapping[str, Program] = getattr(result, "programs", {}) or {"main": rewritten}
     further = check_programs(rewritten, plan.schedule, programs) if plan is not None and plan.schedule else ()

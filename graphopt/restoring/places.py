@@ -38,14 +38,14 @@ def track(model: nn.Module) -> dict[Place, int]:
         return TrackedInt(number, place)
 
     for name, module in model.named_modules():
-        tracker = _Rebuild(tracked)
+        tracker = Rebuild(tracked)
         for key, value in list(module.__dict__.items()):
             if key not in OWN:
                 module.__dict__[key] = tracker(Place(name, (("attribute", key),)), value)
     return found
 
 
-class _Rebuild:
+class Rebuild:
     """Rebuilds what a module holds with other numbers; what is held twice is rebuilt once."""
 
     def __init__(self, replace: Callable[[Place, int], int]) -> None:
@@ -54,6 +54,7 @@ class _Rebuild:
         self._kept: list[Any] = []
 
     def __call__(self, place: Place, value: Any) -> Any:
+        """Return what stands for a value that is held at a place: itself, where it holds no number."""
         if type(value) is int:
             return self._replace(place, value)
         if len(place.path) > DEEPEST or not is_holder(value):

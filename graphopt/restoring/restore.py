@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
@@ -25,11 +26,50 @@ from graphopt.restoring.reasons import INSTEAD, reason
 from graphopt.restoring.recording import Recorder, record
 from graphopt.restoring.solving import solve
 from graphopt.restoring.tensors import put_tensors
+from graphopt.restoring.tracked import Place, places_in
 from graphopt.rewrite.bypassing import bypass
 
 
-def restore(program: Program, model: nn.Module) -> nn.Module:
-    """Return a model of the user's class that computes what a rewritten program computes.
+@dataclass(frozen=True, eq=False)
+class Restoration:
+    """A model that came back.
+
+    Attributes:
+        module: the smaller model, of the user's class.
+        model: the user's model.
+        program: what the smaller model computes.
+        graph: analysis of the captured program.
+        counts: how many indices each leaf keeps.
+        matches: what became of the calls that the user's model makes.
+        read: places whose numbers the model's code passes on when it runs.
+    """
+
+    module: nn.Module
+    model: nn.Module
+    program: Program
+    graph: DependencyGraph
+    counts: Mapping[Leaf, int]
+    matches: Sequence[Match | None]
+    read: frozenset[Place]
+
+    def undo_constants(self, module: nn.Module) -> tuple[Moved, ...]:
+        """Undo in a model's parameters what its code derives from sizes; return what nothing undoes.
+
+        Args:
+            module: a smaller model of the class, with the program's tensors; it is given tensors anew.
+        """
+        trial = Recorder()
+        left: tuple[Moved, ...] = ()
+        with Attempt():
+            record(duplicate(module).eval(), inputs_of(self.program), trial)
+            moved = moved_constants(self.matches, trial.calls, self.graph, self.counts)
+            tensors, left = folded(self.program, list(moved))
+            put_tensors(module, tensors)
+        return left
+
+
+def restore(program: Program, model: nn.Module) -> Restoration:
+    """Make a model of the user's class that computes what a rewritten program computes.
 
     The model runs once with integers that remember which attribute they came from. Numbers that reach an operator are
     laid beside what the rewritten program has there, and solved for the attributes. What a class derives from sizes
@@ -53,27 +93,12 @@ def restore(program: Program, model: nn.Module) -> nn.Module:
     restored = duplicate(model)
     assign(restored, solution.values)
     put_tensors(restored, program.parameters)
-    left = _undo_constants(restored, program, matches, graph, counts)
+    read = frozenset(place for one in demands if not one.soft for place in places_in(one.expression))
+    restoration = Restoration(restored, model, program, graph, counts, matches, read)
+    left = restoration.undo_constants(restored)
     name = type(model).__name__
     require_agreement(restored, program, lambda failure: reason(name, failure, solution.unmet, left))
-    return restored
-
-
-def _undo_constants(
-    restored: nn.Module,
-    program: Program,
-    matches: Sequence[Match | None],
-    graph: DependencyGraph,
-    counts: Mapping[Leaf, int],
-) -> tuple[Moved, ...]:
-    """Undo constants that differ in the smaller model; return those that nothing undoes."""
-    trial = Recorder()
-    left: tuple[Moved, ...] = ()
-    with Attempt():
-        record(duplicate(restored).eval(), inputs_of(program), trial)
-        tensors, left = folded(program, list(moved_constants(matches, trial.calls, graph, counts)))
-        put_tensors(restored, tensors)
-    return left
+    return restoration
 
 
 def _base(lineage: Lineage) -> Program:

@@ -28,7 +28,7 @@ SUMS = {aten.add, aten.sub, aten.where}
 PRODUCTS = {aten.mul, aten.matmul, aten.bmm, aten.einsum, aten.mm}
 LAYERS = {
     aten.linear: -1, aten.conv1d: 1, aten.conv2d: 1, aten.conv3d: 1, aten.layer_norm: -1, aten.rms_norm: -1,
-    aten.addmm: -1, aten.batch_norm: 1, aten.group_norm: 1, aten.embedding: -1,
+    aten.batch_norm: 1, aten.group_norm: 1, aten.embedding: -1,
 }  # fmt: skip
 """Operators whose weight and bias scale an output dimension, with that dimension."""
 
@@ -72,16 +72,19 @@ class Scaling:
             return all(self._scale(one, _reduced(mask, self.values[one])) for one in operands)
         if packet is aten.div:
             return self._scale(operands[0], _reduced(mask, self.values[operands[0]]))
+        if packet is aten.addmm:
+            bias, *factors = operands
+            return self._scale(bias, _reduced(mask, self.values[bias])) and self._product(packet, factors, mask)
         if packet in PRODUCTS:
             return self._product(packet, operands, mask)
         return False
 
     def _product(self, packet: Any, operands: list[fx.Node], mask: Tensor) -> bool:
+        """Scale one factor of a product: all of it, or the rows or columns that give the marked elements."""
         before = dict(self._found)
-        for one in operands:
-            value = self.values[one]
-            inner = _reduced(mask, value) if packet is aten.mul else torch.ones_like(value, dtype=torch.float32)
-            if (packet is aten.mul or mask.all()) and self._scale(one, inner):
+        for place, one in enumerate(operands):
+            inner = _factor(packet, mask, self.values[one], place)
+            if inner is not None and self._scale(one, inner):
                 return True
             self._found = dict(before)
         return False
@@ -114,8 +117,26 @@ class Scaling:
         given = fx.map_arg((node.args, node.kwargs), lambda one: start if one is operand else self.values[one])
         with torch.enable_grad():
             moved = cast(Callable[..., Any], node.target)(*given[0], **given[1])
-        (gradient,) = torch.autograd.grad(moved, start, mask, allow_unused=True)
+        gradients: tuple[Tensor | None, ...] = torch.autograd.grad(moved, start, mask, allow_unused=True)
+        gradient = gradients[0]
         return torch.zeros_like(start) if gradient is None else (gradient != 0).float()
+
+
+def _factor(packet: Any, mask: Tensor, value: Tensor, place: int) -> Tensor | None:
+    """The mask of a factor that gives the marked elements of a product; None where it gives others too."""
+    if packet is aten.mul:
+        return _reduced(mask, value)
+    if mask.all():
+        return torch.ones_like(value, dtype=torch.float32)
+    return None if packet is aten.einsum else _lines(mask, value, last=place == 1)
+
+
+def _lines(mask: Tensor, value: Tensor, *, last: bool) -> Tensor | None:
+    """The mask of a matrix product's factor whose rows, or columns, give the marked ones; None where they do not."""
+    dim = -1 if last else -2
+    lines = mask.movedim(dim, 0).flatten(1)[:, 0]
+    spread = lines if last else lines.unsqueeze(-1)
+    return spread.expand(value.shape).clone() if torch.equal(spread.expand(mask.shape), mask) else None
 
 
 def _is_numeric(value: Any) -> bool:

@@ -22,6 +22,7 @@ class Demand:
         after: what it has to be.
         call: where it is passed, for messages.
         soft: whether the model runs where it is not met.
+        trusted: whether it is asked before others that have as many unknowns.
     """
 
     expression: Expression
@@ -29,6 +30,7 @@ class Demand:
     after: int
     call: Call | None = field(default=None, compare=False)
     soft: bool = False
+    trusted: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,11 @@ def solve(demands: Sequence[Demand], present: Mapping[Place, int], size_of: Call
     return Solution({place: value for place, value in values.items() if value != present[place]}, tuple(unmet))
 
 
-def _rank(demand: Demand, values: Mapping[Place, int]) -> tuple[bool, int, bool, int]:
+def _rank(demand: Demand, values: Mapping[Place, int]) -> tuple[bool, int, bool, bool, int]:
     """What is asked first: fewest unknowns, what stays as it is last, plain attributes before computed ones."""
     places = set(places_in(demand.expression))
-    return demand.soft, len(places - values.keys()), demand.before == demand.after, _depth(demand.expression)
+    unknown, stays = len(places - values.keys()), demand.before == demand.after
+    return demand.soft, unknown, not demand.trusted, stays, _depth(demand.expression)
 
 
 def _depth(expression: Expression) -> int:

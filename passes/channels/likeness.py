@@ -8,7 +8,7 @@ equal exactly if both sides keep the same share.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise, product
 from math import gcd
@@ -81,7 +81,7 @@ def _weights(graph: DependencyGraph) -> Iterator[str]:
 
 def _tie_within(ties: _Ties, dims: Sequence[Dim], rules: Rules) -> None:
     """Tie equal parts of one dimension, and dimensions of one weight that are equal or multiples."""
-    widths = [[width for width in _widths(dim) if not _marked(width, EXPERTS)] for dim in dims]
+    widths = [[width for width in dict.fromkeys(_widths(dim)) if not _marked(width, EXPERTS)] for dim in dims]
     for parts in widths:
         for one, other in pairwise(sorted(parts, key=dim_size)):
             if dim_size(one) == dim_size(other):
@@ -120,6 +120,7 @@ class _Ties:
     graph: DependencyGraph
     chosen: Mapping[Leaf, str]
     edges: nx.Graph[str] = field(default_factory=nx.Graph)
+    multiples: nx.Graph[str] = field(default_factory=nx.Graph)
     fixed: dict[str, str] = field(default_factory=dict)
 
     def align(self, one: Dim, other: Dim, *, alike: bool = False) -> None:
@@ -155,13 +156,13 @@ class _Ties:
         for axes, facing in zip(sides, ((other, sides[1]), (one, sides[0])), strict=True):
             if axes and not facing[1]:
                 self._fix(axes, facing[0], alike=alike)
-        self._tie([*(sides[0] or ()), *(sides[1] or ())])
+        nx.add_path(self.edges, [*(sides[0] or ()), *(sides[1] or ())])
 
     def keep_ratio(self, one: Dim, other: Dim) -> None:
         """Let two dimensions stay in proportion where both can change."""
         sides = self._share(one), self._share(other)
         if all(sides):
-            self._tie([*(sides[0] or ()), *(sides[1] or ())])
+            nx.add_path(self.multiples, [*(sides[0] or ()), *(sides[1] or ())])
 
     def _share(self, dim: Dim) -> list[str] | None:
         """Axes that have to keep one share so that the dimension keeps it; None where no share of theirs does."""
@@ -196,21 +197,27 @@ class _Ties:
                 for axis in axes:
                     self.fixed.setdefault(axis, reason)
 
-    def _tie(self, axes: Sequence[str]) -> None:
-        for one, other in pairwise(axes):
-            self.edges.add_edge(one, other)
-
     def result(self) -> Likeness:
-        """The sets of axes that are tied, and what has to stay whole."""
+        """The sets of axes that are tied, and what has to stay whole.
+
+        An axis that stays whole holds those that are equal to it, and lets those go that are only multiples of it.
+        """
         self.edges.add_nodes_from(self.fixed)
-        sizes = {name: leaf.size for leaf, name in self.chosen.items()}
-        tied, refused = [], dict[str, str]()
+        refused: dict[str, str] = {}
         for names in map(sorted, nx.connected_components(self.edges)):
-            reasons = [self.fixed[name] for name in names if name in self.fixed]
-            if not reasons and gcd(*(sizes[name] for name in names)) == 1:
-                reasons = [f"the sizes of {names[0]} and {names[1]} have no smaller ones in the same ratio"]
-            if reasons:
-                refused |= {name: f"{REASON} {self.fixed.get(name, reasons[0])}" for name in names}
-            else:
-                tied.append(frozenset(names))
-        return Likeness(tuple(tied), refused)
+            reason = next((self.fixed[name] for name in names if name in self.fixed), "")
+            if not reason and self._common(names) == 1:
+                reason = f"the sizes of {names[0]} and {names[1]} have no smaller ones in the same ratio"
+            if reason:
+                refused |= {name: f"{REASON} {self.fixed.get(name, reason)}" for name in names}
+        equal = self.edges.subgraph(set(self.edges) - set(refused))
+        related = nx.compose(equal, self.multiples.subgraph(set(self.multiples) - set(refused)))
+        tied: list[frozenset[str]] = []
+        for names in nx.connected_components(related):
+            coarse = self._common(names) == 1
+            tied += map(frozenset, nx.connected_components(equal.subgraph(names)) if coarse else [names])
+        return Likeness(tuple(ids for ids in tied if len(ids) > 1), refused)
+
+    def _common(self, names: Collection[str]) -> int:
+        """In how many steps axes go together."""
+        return gcd(*(leaf.size for leaf, name in self.chosen.items() if name in names))

@@ -121,12 +121,12 @@ class PruneChannels(Pass):
         """Check that there are weights to score.
 
         Raises:
-            PreconditionError: The program was captured on the meta device.
+            PreconditionError: The program was captured on the meta device, and the score reads weights.
         """
-        if any(tensor.is_meta for tensor in program.parameters.values()):
+        if self.importance != "random" and any(tensor.is_meta for tensor in program.parameters.values()):
             raise PreconditionError(
                 f"the weights of {program.source.class_name} are on the meta device, so nothing ranks them; load them "
-                "first (a DependencyGraph needs none)"
+                "first, or give importance=random (a DependencyGraph needs none)"
             )
 
     def run(self, program: Program, context: PassContext) -> PassResult:

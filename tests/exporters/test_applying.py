@@ -264,3 +264,23 @@ def test_shapes_and_missing_values_are_told_before_loading(tmp_path: Path) -> No
     save_file({"weight": torch.ones(3, 2), "bias": torch.ones(3)}, tmp_path / "fits.safetensors")
     with pytest.raises(PlanError, match="made are on the meta device and no checkpoint holds them"):
         load_checkpoint(Making(), tmp_path / "fits.safetensors")
+
+
+def test_biases_that_constants_were_folded_into_are_written(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5, bias=False), nn.ReLU(), nn.Linear(5, 3))
+    with torch.no_grad():
+        model[0].weight[2:4] = 0
+        model[0].bias[2:4] = 1
+    x = torch.randn(3, 4)
+    result = graphopt.optimize(model, (x,), passes="remove-dead")
+    assert result.plan is not None
+    tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    done = apply_plan(result.plan, write_shards(tmp_path / "old", tensors), tmp_path / "new")
+    assert done.added == ("2.bias",)
+    assert_same(read_all(tmp_path / "new"), result.plan.slice_state_dict(tensors))
+    module = result.module()
+    wanted = module(x)
+    load_checkpoint(module, tmp_path / "new")
+    assert torch.allclose(module(x), wanted, atol=1e-6)
+    assert torch.allclose(wanted, model(x), atol=1e-6)

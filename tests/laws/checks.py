@@ -1,11 +1,11 @@
 """The laws on one random model."""
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
-from laws.shapes import Net
-from torch import Tensor
+from torch import Tensor, nn
 
 from graphopt.dependency.graph import DependencyGraph
 from graphopt.passes.channels.selection import Limits, select_axes
@@ -21,6 +21,14 @@ BATCH = 3
 Kept = dict[str, tuple[int, ...]]
 
 
+class Net(Protocol):
+    """A random model; its repr is the code that makes it."""
+
+    def model(self) -> nn.Module: ...
+
+    def example(self, batch: int) -> Tensor: ...
+
+
 @dataclass(frozen=True)
 class Seen:
     """What was checked on one model."""
@@ -32,7 +40,7 @@ class Seen:
 
 
 def captured(net: Net) -> Program:
-    return capture(net.model(), (net.shape.example(BATCH),))
+    return capture(net.model(), (net.example(BATCH),))
 
 
 def some_kept(size: int, random: np.random.Generator) -> tuple[int, ...]:
@@ -44,7 +52,7 @@ def some_kept(size: int, random: np.random.Generator) -> tuple[int, ...]:
 def outputs(program: Program, batch: int, net: Net) -> list[Tensor]:
     torch.manual_seed(batch)
     with torch.no_grad():
-        out = program(net.shape.example(batch))
+        out = program(net.example(batch))
     return [out] if isinstance(out, Tensor) else list(out)
 
 

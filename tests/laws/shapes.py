@@ -110,6 +110,9 @@ class Net:
         torch.manual_seed(0)
         return Model(self).double().eval()
 
+    def example(self, batch: int) -> Tensor:
+        return self.shape.example(batch)
+
 
 class Model(nn.Module):
     def __init__(self, net: Net) -> None:

@@ -16,6 +16,7 @@ from zoo import (
     diffusers_videos,
 )
 from zoo.catalogue import Entry, entry, tensors
+from zoo.diffusers_unets import Row
 
 
 def _model(class_name: str, options: dict[str, Any]) -> nn.Module:
@@ -23,16 +24,19 @@ def _model(class_name: str, options: dict[str, Any]) -> nn.Module:
     return model
 
 
+ROWS: tuple[Row, ...] = (
+    *diffusers_unets.ROWS,
+    *diffusers_transformers.ROWS,
+    *diffusers_autoencoders.ROWS,
+    *diffusers_images.ROWS,
+    *diffusers_videos.ROWS,
+    *diffusers_sounds.ROWS,
+    *diffusers_controls.ROWS,
+)
+"""The rows of every file."""
+
 ENTRIES: tuple[Entry, ...] = tuple(
     entry(name, "diffusers", partial(_model, class_name, options), tensors(**inputs))
-    for name, class_name, options, inputs in (
-        *diffusers_unets.ROWS,
-        *diffusers_transformers.ROWS,
-        *diffusers_autoencoders.ROWS,
-        *diffusers_images.ROWS,
-        *diffusers_videos.ROWS,
-        *diffusers_sounds.ROWS,
-        *diffusers_controls.ROWS,
-    )
+    for name, class_name, options, inputs in ROWS
 )
-"""Every entry of these files."""
+"""An entry for each row."""

@@ -2,7 +2,7 @@
 
 import torch
 from zoo.catalogue import normal
-from zoo.diffusers_unets import CROSS, TEXT, Row, ones, timestep
+from zoo.diffusers_unets import CROSS, TEXT, Row, timestep
 
 ROWS: tuple[Row, ...] = (
     (

@@ -190,8 +190,7 @@ ROWS: tuple[Row, ...] = (
     (
         "motif_video",
         "MotifVideoTransformer3DModel",
-        _FOUR
-        | {"num_single_layers": 2, "num_decoder_layers": 1, "text_embed_dim": 32, "rope_axes_dim": (4, 6, 6)},
+        _FOUR | {"num_single_layers": 2, "num_decoder_layers": 1, "text_embed_dim": 32, "rope_axes_dim": (4, 6, 6)},
         _MASKED | {"timestep": _floats},
     ),
     (

@@ -1,46 +1,98 @@
-"""Detectors, classifiers and codecs of ultralytics, pytorchcv, efficientnet_pytorch and encodec."""
+"""Detectors, classifiers and sound codecs that are described by files or by hand-sized parts of a package."""
 
 import importlib
 import os
 import sys
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
 
 from torch import nn
-from zoo.catalogue import Entry, normal, tensors
-from zoo.other_packages import Options, Row, rows
+from zoo.catalogue import normal, tensors
+from zoo.other_packages import Row, rows
 
 _IMAGE = tensors(normal(2, 3, 64, 64))
-_SOUND = tensors(normal(2, 1, 320))
+_HEADS = {"seg": "Segmentation", "cls": "Classification", "pose": "Pose", "obb": "OBB"}
+_YOLOS = (
+    "yolov5n",
+    "yolov8n",
+    "yolov8n-seg",
+    "yolov8n-cls",
+    "yolov8n-pose",
+    "yolov9t",
+    "yolov10n",
+    "yolo11n",
+    "yolo11n-obb",
+    "yolo12n",
+)
 
 
-def _from_yaml(name: str) -> nn.Module:
-    """A model of ultralytics from one of its own descriptions; it asks the network nothing and writes no settings."""
+def _from_description(name: str) -> nn.Module:
+    """A model of ultralytics from one of its own files; the package is told to ask the network nothing."""
     os.environ["YOLO_AUTOINSTALL"], os.environ["YOLO_OFFLINE"] = "false", "true"
     tasks = importlib.import_module("ultralytics.nn.tasks")
-    description = tasks.yaml_model_load(name)
-    heads = {"seg": "Segmentation", "cls": "Classification", "pose": "Pose", "obb": "OBB"}
-    kind = name.removesuffix(".yaml").partition("-")[2]
-    made: nn.Module = getattr(tasks, f"{heads.get(kind, 'Detection')}Model")(description, verbose=False)
+    head = _HEADS.get(name.partition("-")[2], "Detection")
+    made: nn.Module = getattr(tasks, f"{head}Model")(f"{name}.yaml", verbose=False)
     return made
 
 
-def _yolo(name: str) -> Row:
-    return name, _from_yaml, {"name": f"{name}.yaml"}, _IMAGE
+def _described(name: str) -> Row:
+    return name, _from_description, {"name": name}, _IMAGE
 
 
-DETECTORS = rows("ultralytics", *(_yolo(name) for name in ("yolov5n", "yolov8n", "yolov8n-seg", "yolov8n-cls", "yolov8n-pose", "yolov9t", "yolov10n", "yolo11n", "yolo11n-obb", "yolo12n")))
-
-
-def _encodec(**options: float) -> nn.Module:
-    """EnCodec without its file reader: torchaudio is read when sound files are resampled, and by nothing in a model."""
-    if find_spec("torchaudio") is None:
+def _encodec(**options: Any) -> nn.Module:
+    """EnCodec's encoder and decoder. torchaudio only reads its sound files, so that a model is made without it."""
+    absent = find_spec("torchaudio") is None
+    if absent:
         sys.modules["torchaudio"] = ModuleType("torchaudio")
     try:
         modules = importlib.import_module("encodec.modules")
     finally:
-        if find_spec_is_stub():
+        if absent:
             del sys.modules["torchaudio"]
-    encoder = modules.SEANetEncoder(dimension=32, n_filters=8, n_residual_layers=1, ratios=[4, 2], **options)
-    decoder = modules.SEANetDecoder(dimension=32, n_filters=8, n_residual_layers=1, ratios=[4, 2], **options)
-    return nn.Sequential(encoder, decoder)
+    sizes = {"dimension": 32, "n_filters": 8, "n_residual_layers": 1, "ratios": [4, 2], "lstm": 1, **options}
+    return nn.Sequential(modules.SEANetEncoder(**sizes), modules.SEANetDecoder(**sizes))
+
+
+_SOUND = tensors(normal(2, 1, 320))
+_EFFICIENT = {"width_coefficient": 0.5, "depth_coefficient": 0.5, "image_size": 64, "num_classes": 10}
+
+
+def _efficient() -> nn.Module:
+    library = importlib.import_module("efficientnet_pytorch")
+    utilities = importlib.import_module("efficientnet_pytorch.utils")
+    made: nn.Module = library.EfficientNet(*utilities.efficientnet(**_EFFICIENT))
+    made.set_swish(memory_efficient=False)
+    return made
+
+
+_CLASSIFIERS: tuple[str, ...] = (
+    "resnet10",
+    "preresnet10",
+    "seresnet10",
+    "diaresnet10",
+    "cbam_resnet18",
+    "bam_resnet18",
+    "igcv3_wd4",
+    "airnet50_1x64d_r16",
+    "shufflenet_g3_wd4",
+    "menet108_8x1_g3",
+    "sqnxt23_w1",
+    "fdmobilenet_wd4",
+    "peleenet",
+    "bagnet9",
+    "dicenet_wd5",
+    "darts",
+    "squeezenet_v1_1",
+)
+
+ENTRIES = (
+    *rows("ultralytics", *(_described(name) for name in _YOLOS)),
+    *rows("encodec", ("causal", _encodec, {"causal": True}, _SOUND), ("weight_norm", _encodec, {"norm": "weight_norm"}, _SOUND)),
+    *rows("efficientnet_pytorch", ("efficientnet", _efficient, {}, _IMAGE)),
+    *rows(
+        "pytorchcv",
+        *((name, "pytorchcv.model_provider:get_model", {"name": name, "num_classes": 10}, tensors(normal(2, 3, 224, 224))) for name in _CLASSIFIERS),
+    ),
+)
+"""Every entry of this file."""

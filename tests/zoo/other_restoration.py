@@ -52,7 +52,7 @@ ENTRIES = rows(
     _row("dctlsa", "DCTLSA.dctlsa:DCTLSA", {"nf": 24, "num_modules": 6, "num_head": 2, "upscale": 2}),
     _row("ditn", "DITN.DITN_Real:DITN_Real", _DITN),
     _row("drct", "DRCT.drct_arch:DRCT", _WINDOWS | {"gc": 16}),
-    _row("drunet", "DRUNet.network_unet:DRUNet", {"nc": [16, 24, 32, 48], "nb": 1}, 32),
+    _row("drunet", "DRUNet.network_unet:DRUNet", {"in_nc": 3, "out_nc": 3, "nc": [16, 24, 32, 48], "nb": 1}, 32),
     _row("dncnn", "DnCNN.network_dncnn:DnCNN", {"in_nc": 3, "out_nc": 3, "nc": 32, "nb": 5, "act_mode": "BR"}),
     _row("esrgan", "ESRGAN.RRDB:RRDBNet", {"num_filters": 32, "num_blocks": 1, "scale": 2}),
     _row("fbcnn", "FBCNN.FBCNN:FBCNN", {"nc": [16, 24, 32, 512], "nb": 1}, 32),

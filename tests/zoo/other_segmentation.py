@@ -68,7 +68,6 @@ MEDICAL = rows(
     _monai("seresnet", "SEResNet50", {"spatial_dims": 2, "in_channels": 1, "num_classes": 3, "layers": (1, 1, 1, 1)}, tensors(normal(2, 1, 64, 64))),
     _monai("unetr", "UNETR", _ENDS | {"img_size": 32, "hidden_size": 64, "mlp_dim": 96, "num_heads": 4}, _CUBE),
     _monai("swin_unetr", "SwinUNETR", _ENDS | {"spatial_dims": 2, "depths": (1, 1, 1, 1), "num_heads": (2, 2, 4, 4), "window_size": 4, "feature_size": 12}, tensors(normal(2, 1, 64, 64))),
-    _monai("vit", "ViT", {"in_channels": 1, "img_size": 16, "patch_size": 8, "hidden_size": 64, "mlp_dim": 96, "num_layers": 2, "num_heads": 4, "classification": True}),
     _monai("quicknat", "Quicknat", {"num_classes": 3, "num_filters": 16}, tensors(normal(2, 1, 32, 32))),
     _monai("flexible_unet", "FlexibleUNet", {"in_channels": 1, "out_channels": 3, "backbone": "efficientnet-b0", "decoder_channels": (48, 32, 24, 16, 16)}, tensors(normal(2, 1, 64, 64))),
     _monai("ahnet", "AHNet", {"layers": (1, 1, 1, 1), "spatial_dims": 2, "in_channels": 1, "out_channels": 3, "psp_block_num": 0}, tensors(normal(2, 1, 64, 64))),
@@ -78,7 +77,6 @@ MEDICAL = rows(
     _monai("vqvae", "VQVAE", {"spatial_dims": 2, "in_channels": 1, "out_channels": 1, "channels": (16, 24), "num_res_channels": (16, 24), "num_res_layers": 1, "downsample_parameters": ((2, 4, 1, 1), (2, 4, 1, 1)), "upsample_parameters": ((2, 4, 1, 1, 0), (2, 4, 1, 1, 0)), "num_embeddings": 16, "embedding_dim": 8}, tensors(normal(2, 1, 32, 32))),
     _monai("voxelmorph", "VoxelMorph", {"spatial_dims": 2}, tensors(normal(2, 1, 32, 32), normal(2, 1, 32, 32))),
     _monai("autoencoder", "AutoEncoder", _ENDS | {"spatial_dims": 2, "channels": (16, 24, 32), "strides": (2, 2, 2)}, tensors(normal(2, 1, 32, 32))),
-    _monai("discriminator", "PatchDiscriminator", {"spatial_dims": 2, "channels": 16, "in_channels": 3, "num_layers_d": 2}, tensors(normal(2, 3, 32, 32))),
     
     _monai("mednext", "MedNeXt", {"spatial_dims": 2, "init_filters": 8, "in_channels": 1, "out_channels": 3, "blocks_down": (1, 1), "blocks_up": (1, 1), "blocks_bottleneck": 1}, tensors(normal(2, 1, 32, 32))),
 )

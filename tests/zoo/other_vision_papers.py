@@ -171,7 +171,7 @@ class StyleGenerator(nn.Module):
 
     def forward(self, noise: Tensor) -> Tensor:
         latent = self.mapping(noise * torch.rsqrt(noise.square().mean(1, keepdim=True) + 1e-8))
-        x = self.constant.expand(len(noise), -1, -1, -1)
+        x = self.constant.expand(noise.shape[0], -1, -1, -1)
         picture: Tensor | None = None
         for convolve, paint in zip(self.convolutions, self.pictures, strict=True):
             x = F.interpolate(convolve(x, latent), scale_factor=2.0, mode="bilinear")
@@ -278,7 +278,7 @@ class FourierOperator(nn.Module):
         spectrum, modes = torch.fft.rfft2(x), self.modes
         low = torch.einsum("bihw,iohw->bohw", spectrum[:, :, :modes, :modes], weight[0])
         high = torch.einsum("bihw,iohw->bohw", spectrum[:, :, -modes:, :modes], weight[1])
-        middle = torch.zeros(len(x), 24, height - 2 * modes, modes, dtype=spectrum.dtype)
+        middle = torch.zeros(x.shape[0], 24, height - 2 * modes, modes, dtype=spectrum.dtype)
         kept = F.pad(torch.cat([low, middle, high], 2), (0, width // 2 + 1 - modes))
         return torch.fft.irfft2(kept, s=(height, width))
 
@@ -298,7 +298,7 @@ class Capsules(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         low = self.primary(F.relu(self.stem(image)))
-        low = self.squash(low.view(len(low), 8, 8, -1).permute(0, 1, 3, 2).reshape(len(low), -1, 8))
+        low = self.squash(low.unflatten(1, (8, 8)).flatten(3).transpose(2, 3).flatten(1, 2))
         votes = torch.einsum("ijdk,bik->bijd", self.votes, low)
         agreement = torch.zeros_like(votes[..., 0])
         for _ in range(3):

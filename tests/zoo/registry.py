@@ -1,10 +1,11 @@
-"""Families that the libraries' registries hold beside the hand-shrunk entries: built by general rules, or named with a reason.
+"""Families of the libraries' registries beside the hand-shrunk entries: built by general rules, or named with a reason.
 
 A new release of a library brings its new families in here without a line of ours.
 """
 
 import functools
 import warnings
+from collections.abc import Iterable
 from importlib import import_module
 from types import ModuleType
 
@@ -70,27 +71,36 @@ def _registry(library: str) -> ModuleType:
 
 @functools.cache
 def _first(library: str, family: str) -> Attempt | str:
-    """The first small attempt that works, else the smallest that does, or why none does."""
+    """What :func:`first` says of the attempts at a family."""
     try:
         attempts = list(_registry(library).attempts(family))
     except Exception as error:  # whatever a stranger's constructor raises is a reason, not a failure of the zoo
         return _reason(error)
+    return first(attempts)
+
+
+def first(attempts: Iterable[Attempt]) -> Attempt | str:
+    """The first small attempt that works, else the smallest that does, or why none does.
+
+    An attempt that follows from what a run complained about comes after all others.
+    """
+    waiting = list(attempts)
     reasons: list[tuple[int, str]] = []
     large: list[tuple[int, int]] = []
-    for index, attempt in enumerate(attempts):  # grows while it is walked
+    for index, attempt in enumerate(waiting):  # grows while it is walked
         size, stage, reason = _try(attempt, SMALL)
         if not reason:
             return attempt
         reasons.append((stage, reason))
         mended = attempt.mended(reason)
         if mended is not None:
-            attempts.append(mended)
+            waiting.append(mended)
         if size > SMALL:
             large.append((size, index))
     for _, index in sorted(large):
-        _, stage, reason = _try(attempts[index], LARGEST)
+        _, stage, reason = _try(waiting[index], LARGEST)
         if not reason:
-            return attempts[index]
+            return waiting[index]
         reasons.append((stage, reason))
     return max(reasons, key=lambda found: found[0])[1] if reasons else "nothing to try"
 

@@ -13,8 +13,8 @@ import torch
 from timm.models import _registry
 from torch import nn
 from zoo import timm_models
-from zoo.catalogue import normal, tensors
 from zoo.attempt import Attempt
+from zoo.catalogue import normal, tensors
 from zoo.shrinking import is_depth, is_image, shrunk
 
 LIBRARY = "timm"
@@ -90,7 +90,7 @@ def _recorded(name: str) -> tuple[type[nn.Module], dict[str, Any]]:
     bound = calls[0]
     bound.apply_defaults()
     kinds = inspect.signature(original).parameters
-    (receiver, *options) = bound.arguments.items()
+    (_, *options) = bound.arguments.items()
     named = {key: value for key, value in options if kinds[key].kind is not inspect.Parameter.VAR_KEYWORD}
     rest = [value for key, value in options if kinds[key].kind is inspect.Parameter.VAR_KEYWORD]
     return made, named | (rest[0] if rest else {})

@@ -10,10 +10,9 @@ from typing import Any
 import transformers
 from torch import nn
 from transformers.models.auto import configuration_auto, modeling_auto
-
-from zoo.attempt import Attempt
 from zoo import registry_inputs as inputs
 from zoo import transformers_models
+from zoo.attempt import Attempt
 from zoo.shrinking import shrunk
 
 LIBRARY = "transformers"
@@ -38,7 +37,10 @@ def families() -> dict[str, tuple[str, ...]]:
     found: dict[str, list[str]] = {}
     for model_type in configuration_auto.CONFIG_MAPPING_NAMES:
         found.setdefault(configuration_auto.model_type_to_module_name(model_type), []).append(model_type)
-    return {name: tuple(sorted(types, key=lambda t: (t.replace("-", "_") != name, t))) for name, types in sorted(found.items())}
+    return {
+        name: tuple(sorted(types, key=lambda t: (t.replace("-", "_") != name, t)))
+        for name, types in sorted(found.items())
+    }
 
 
 def covered() -> set[str]:

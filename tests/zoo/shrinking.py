@@ -1,7 +1,7 @@
-"""Small sizes for the options of an architecture, told by their names: what lets a registry be built without knowing it.
+"""Small sizes for the options of an architecture, told by their names: a registry is built without knowing it.
 
-Widths come down to 64, depths to 2, images to 64 pixels and vocabularies to 128 words; whatever is not known by its name
-stays as it is.
+Widths come down to 64, depths to 2, images to 64 pixels and vocabularies to 128 words; whatever is not known by its
+name stays as it is.
 """
 
 import dataclasses
@@ -29,7 +29,9 @@ _EXPERTS = re.compile(r"(num|n)_(\w+_)?experts$")
 _CHOSEN = re.compile(r"(num_)?experts_per_(tok|token)|moe_topk|top_?k(_experts)?$|num_selected_experts")
 _IMAGE = re.compile(r"^(img|image|input|sample|crop)_?(size|height|width|resolution)$")
 _PATCH = re.compile(r"^(patch|tubelet)_size$")
-_POSITIONS = re.compile(r"max_(\w+_)?(position_embeddings|positions|seq_len|sequence_length|length)$|^n_(positions|ctx)$")
+_POSITIONS = re.compile(
+    r"max_(\w+_)?(position_embeddings|positions|seq_len|sequence_length|length)$|^n_(positions|ctx)$"
+)
 _GROUPS = re.compile(r"^(n|num)_(expert_)?groups?$")
 _CHOSEN_GROUPS = re.compile(r"^top_?k_groups?$")
 _RANK = re.compile(r"(^|_)(lora_)?rank$")
@@ -122,7 +124,11 @@ def is_image(name: str) -> bool:
 
 def _cut_lists(options: Mapping[str, Any], small: dict[str, Any]) -> None:
     """Lists as long as a depth that was cut keep the first element of each kind, in order."""
-    cut = {value: small[name] for name, value in options.items() if type(value) is int and small[name] < value and is_depth(name)}
+    cut = {
+        value: small[name]
+        for name, value in options.items()
+        if type(value) is int and small[name] < value and is_depth(name)
+    }
     for name, value in options.items():
         if not isinstance(value, (list, tuple)) or len(value) not in cut or name not in small:
             continue

@@ -1,4 +1,7 @@
-"""Detectors and optical flow of torchvision. Which boxes stay depends on the data, so detectors end before that choice."""
+"""Detectors and optical flow of torchvision.
+
+Which boxes stay depends on the data, so detectors end before that choice.
+"""
 
 from collections.abc import Callable
 from functools import partial

@@ -182,6 +182,12 @@ _TABLE: tuple[tuple[str, Callable[[], nn.Module], tuple[int, ...]], ...] = (
     ("swin3d", _SWIN3D, (4, 32, 32)),
 )
 
+MODELS: tuple[tuple[str, Callable[[], nn.Module]], ...] = (
+    *((name, model) for name, model, _ in _TABLE),
+    *((name, model) for name, model, _ in torchvision_detection.TABLE),
+)
+"""Name and model of every entry."""
+
 ENTRIES: tuple[Entry, ...] = tuple(
     entry(name, "torchvision", model, inputs)
     for name, model, inputs in (

@@ -5,7 +5,13 @@ from zoo.catalogue import Inputs, integers, normal, tensors
 from zoo.transformers_text import ENCODER, PAIR, Options, Row
 
 _VIT: Options = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 64, "image_size": 32, "patch_size": 8}
-_STAGES: Options = {"image_size": 64, "embed_dim": 32, "depths": [1, 1, 1, 1], "num_heads": [2, 2, 4, 4], "window_size": 4}
+_STAGES: Options = {
+    "image_size": 64,
+    "embed_dim": 32,
+    "depths": [1, 1, 1, 1],
+    "num_heads": [2, 2, 4, 4],
+    "window_size": 4,
+}
 _NECK: Options = {
     "reassemble_factors": [2, 1],
     "neck_hidden_sizes": [16, 24],
@@ -39,6 +45,7 @@ _HGNET: Options = {
     "stage_in_channels": [16, 24, 32, 48],
     "stage_mid_channels": [16, 16, 16, 16],
     "stage_out_channels": [24, 32, 48, 64],
+    "hidden_sizes": [24, 32, 48, 64],
     "stage_num_blocks": [1, 1, 1, 1],
     "stage_numb_of_layers": [1, 1, 1, 1],
     "out_features": ["stage2", "stage3", "stage4"],
@@ -102,7 +109,8 @@ ROWS: tuple[Row, ...] = (
     (
         "depth_anything",
         "DepthAnythingForDepthEstimation",
-        _NECK | {"backbone_config": _dinov2(reshape_hidden_states=False), "patch_size": 8, "reassemble_hidden_size": 64},
+        _NECK
+        | {"backbone_config": _dinov2(reshape_hidden_states=False), "patch_size": 8, "reassemble_hidden_size": 64},
         _image,
     ),
     (
@@ -142,7 +150,11 @@ ROWS: tuple[Row, ...] = (
             "mask_feature_size": 32,
             "backbone_config": _swin(),
             "decoder_config": transformers.DetrConfig(
-                **PAIR, num_queries=8, use_timm_backbone=False, backbone=None, backbone_config=transformers.ResNetConfig()
+                **PAIR,
+                num_queries=8,
+                use_timm_backbone=False,
+                backbone=None,
+                backbone_config=transformers.ResNetConfig(),
             ),
         },
         _wide_image,
@@ -150,7 +162,7 @@ ROWS: tuple[Row, ...] = (
     (
         "rt_detr",
         "RTDetrForObjectDetection",
-        _RT | {"backbone_config": transformers.RTDetrResNetConfig(**_RESNET)},
+        _RT | {"backbone_config": transformers.RTDetrResNetConfig(**_RESNET | {"layer_type": "bottleneck"})},
         _wide_image,
     ),
     (
@@ -160,10 +172,10 @@ ROWS: tuple[Row, ...] = (
             "backbone_config": transformers.Sam2HieraDetConfig(
                 hidden_size=16,
                 image_size=[64, 64],
-                blocks_per_stage=[1, 1, 1, 1],
+                blocks_per_stage=[1, 2, 1, 1],
                 embed_dim_per_stage=[16, 32, 64, 128],
                 num_attention_heads_per_stage=[1, 2, 4, 8],
-                window_size_per_stage=[8, 4, 2, 1],
+                window_size_per_stage=[4, 4, 2, 2],
                 global_attention_blocks=[2],
             ),
             "backbone_channel_list": [128, 64, 32, 16],
@@ -179,7 +191,9 @@ ROWS: tuple[Row, ...] = (
             "hidden_size": 32,
             "auxiliary_channels": 32,
             "backbone_config": transformers.ConvNextConfig(
-                hidden_sizes=[24, 32, 48, 64], depths=[1, 1, 1, 1], out_features=["stage1", "stage2", "stage3", "stage4"]
+                hidden_sizes=[24, 32, 48, 64],
+                depths=[1, 1, 1, 1],
+                out_features=["stage1", "stage2", "stage3", "stage4"],
             ),
         },
         _wide_image,
@@ -188,12 +202,14 @@ ROWS: tuple[Row, ...] = (
         "vitmatte",
         "VitMatteForImageMatting",
         {
-            "backbone_config": transformers.VitDetConfig(**_VIT, num_channels=4, out_features=["stage2"]),
+            "backbone_config": transformers.VitDetConfig(
+                **_VIT | {"image_size": 64, "patch_size": 16}, num_channels=4, out_features=["stage2"]
+            ),
             "hidden_size": 64,
             "fusion_hidden_sizes": [48, 32, 24, 16],
             "convstream_hidden_sizes": [16, 24, 32],
         },
-        tensors(pixel_values=normal(2, 4, 32, 32)),
+        tensors(pixel_values=normal(2, 4, 64, 64)),
     ),
     (
         "vitpose",
@@ -208,14 +224,19 @@ ROWS: tuple[Row, ...] = (
     (
         "zoedepth",
         "ZoeDepthForDepthEstimation",
-        _NECK
-        | {
+        {
             "backbone_config": transformers.BeitConfig(
-                **_VIT, intermediate_size=96, out_features=["stage1", "stage2"], reshape_hidden_states=False
+                **_VIT | {"num_hidden_layers": 4},
+                intermediate_size=96,
+                out_features=["stage1", "stage2", "stage3", "stage4"],
+                reshape_hidden_states=False,
             ),
+            "reassemble_factors": [4, 2, 1, 0.5],
+            "neck_hidden_sizes": [16, 24, 32, 48],
+            "fusion_hidden_size": 32,
             "bottleneck_features": 32,
             "bin_embedding_dim": 24,
-            "num_attractors": [4, 2],
+            "num_attractors": [8, 4, 2, 1],
             "num_relative_features": 16,
         },
         _image,

@@ -1,9 +1,16 @@
 """Text models of transformers with state spaces, recurrences, many experts, or attention other than full."""
 
+import torch
 from zoo.catalogue import integers, tensors
 from zoo.transformers_text import ENCODER, EXPERTS, GEMMA, GROUPED, IDS, SEQUENCES, T5, TOKENS, Options, Row, cacheless
 
-_STATES: Options = {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_expand": 2, "mamba_chunk_size": 4}
+_STATES: Options = {
+    "mamba_n_heads": 8,
+    "mamba_d_head": 16,
+    "mamba_d_state": 8,
+    "mamba_expand": 2,
+    "mamba_chunk_size": 4,
+}
 _TINY_STATES: Options = {"mamba_d_state": 8, "use_mamba_kernels": False}
 _LATENT: Options = {
     "q_lora_rank": 32,
@@ -15,7 +22,12 @@ _LATENT: Options = {
 }
 _MOE: Options = GROUPED | {"num_local_experts": 4, "num_experts_per_tok": 2}
 _text = tensors(input_ids=IDS)
-_pair = tensors(input_ids=IDS, decoder_input_ids=integers(64, 2, 8))
+_masked_pair = tensors(
+    input_ids=IDS,
+    attention_mask=lambda: torch.ones(2, 12, dtype=torch.int64),
+    decoder_input_ids=integers(64, 2, 8),
+    decoder_attention_mask=lambda: torch.ones(2, 8, dtype=torch.int64),
+)
 
 _DECODERS: tuple[tuple[str, str, Options], ...] = (
     ("bamba", "BambaForCausalLM", GROUPED | _STATES | {"attn_layer_indices": [1]}),
@@ -74,7 +86,7 @@ _DECODERS: tuple[tuple[str, str, Options], ...] = (
         "xLSTMForCausalLM",
         TOKENS
         | {"hidden_size": 64, "embedding_dim": 64, "num_hidden_layers": 2, "num_blocks": 2, "num_heads": 4}
-        | {"chunk_size": 4, "mode": "train", "use_cache": False, "return_last_states": False},
+        | {"chunk_size": 4, "use_cache": False, "return_last_states": False},
     ),
     (
         "zamba",
@@ -86,7 +98,8 @@ _DECODERS: tuple[tuple[str, str, Options], ...] = (
             "attention_head_dim": 32,
             "num_key_value_heads": 4,
             "mamba_dt_rank": 8,
-            "layers_block_type": ["linear_attention", "hybrid"],
+            "num_hidden_layers": 3,
+            "layers_block_type": ["hybrid", "linear_attention", "hybrid"],
         },
     ),
     (
@@ -107,7 +120,11 @@ _DECODERS: tuple[tuple[str, str, Options], ...] = (
 )
 _ENCODERS: tuple[tuple[str, str, Options], ...] = (
     ("big_bird", "BigBirdModel", ENCODER | {"attention_type": "original_full"}),
-    ("canine", "CanineModel", ENCODER | {"num_hash_buckets": 64, "local_transformer_stride": 4, "max_position_embeddings": 64}),
+    (
+        "canine",
+        "CanineModel",
+        ENCODER | {"num_hash_buckets": 64, "local_transformer_stride": 4, "max_position_embeddings": 64},
+    ),
     ("deberta", "DebertaModel", ENCODER | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]}),
     ("fnet", "FNetModel", ENCODER | {"tpu_short_seq_length": 12}),
     (
@@ -135,6 +152,6 @@ _PAIRS: tuple[tuple[str, str, Options], ...] = (
 ROWS: tuple[Row, ...] = (
     *((*row, cacheless(_text)) for row in _DECODERS),
     *((*row, _text) for row in _ENCODERS),
-    *((*row, cacheless(_pair)) for row in _PAIRS),
+    *((*row, cacheless(_masked_pair)) for row in _PAIRS),
 )
 """Every row of this file."""

@@ -63,7 +63,7 @@ ROWS: tuple[Row, ...] = (
         _PAIRED | {"moving_average": 5, "label_length": 4, "encoder_layers": 2, "decoder_layers": 2},
         _history,
     ),
-    ("informer", "InformerModel", _PAIRED | {"attention_type": "full"}, _history),
+    ("informer", "InformerModel", _PAIRED | {"attention_type": "full", "distil": False}, _history),
     ("time_series_transformer", "TimeSeriesTransformerModel", _PAIRED, _history),
     (
         "dac",
@@ -115,8 +115,13 @@ ROWS: tuple[Row, ...] = (
     (
         "seamless_m4t",
         "SeamlessM4TForTextToText",
-        SEQUENCES | {"hidden_size": 64, "speech_encoder_layers": 1, "t2u_encoder_layers": 1, "t2u_decoder_layers": 1}
-        | {"speech_encoder_attention_heads": 4, "speech_encoder_intermediate_size": 96, "num_conv_pos_embedding_groups": 4},
+        SEQUENCES
+        | {"hidden_size": 64, "speech_encoder_layers": 1, "t2u_encoder_layers": 1, "t2u_decoder_layers": 1}
+        | {
+            "speech_encoder_attention_heads": 4,
+            "speech_encoder_intermediate_size": 96,
+            "num_conv_pos_embedding_groups": 4,
+        },
         cacheless(tensors(input_ids=integers(64, 2, 12), decoder_input_ids=integers(64, 2, 8))),
     ),
     (
@@ -146,7 +151,12 @@ ROWS: tuple[Row, ...] = (
     (
         "univnet",
         "UnivNetModel",
-        {"model_in_channels": 16, "model_hidden_channels": 16, "num_mel_bins": 16, "kernel_predictor_hidden_channels": 16}
+        {
+            "model_in_channels": 16,
+            "model_hidden_channels": 16,
+            "num_mel_bins": 16,
+            "kernel_predictor_hidden_channels": 16,
+        }
         | {"resblock_kernel_sizes": [3], "resblock_stride_sizes": [4], "resblock_dilation_sizes": [[1, 3]]},
         tensors(input_features=normal(2, 8, 16), noise_sequence=normal(2, 8, 16)),
     ),
@@ -154,7 +164,8 @@ ROWS: tuple[Row, ...] = (
     (
         "wav2vec2_bert",
         "Wav2Vec2BertModel",
-        LAYERS | {"feature_projection_input_dim": 16, "vocab_size": 32, "left_max_position_embeddings": 4}
+        LAYERS
+        | {"feature_projection_input_dim": 16, "vocab_size": 32, "left_max_position_embeddings": 4}
         | {"right_max_position_embeddings": 2, "output_hidden_size": 64},
         tensors(input_features=normal(2, 24, 16)),
     ),

@@ -2,7 +2,7 @@
 
 import torch
 import transformers
-from zoo.catalogue import Inputs, integers, normal, tensors
+from zoo.catalogue import Inputs, normal, tensors
 from zoo.transformers_text import ENCODER, GEMMA, GROUPED, IDS, LAYERS, Options, Row
 
 _VISION: Options = LAYERS | {"image_size": 32, "patch_size": 8}
@@ -48,7 +48,12 @@ def _kosmos2() -> Inputs:
 
 ROWS: tuple[Row, ...] = (
     ("align", "AlignTextModel", ENCODER, tensors(input_ids=IDS)),
-    ("altclip", "AltCLIPModel", {"text_config": ENCODER | {"project_dim": 32}, "vision_config": _VISION} | {"projection_dim": 32}, _text_image),
+    (
+        "altclip",
+        "AltCLIPModel",
+        {"text_config": ENCODER | {"project_dim": 32}, "vision_config": _VISION} | {"projection_dim": 32},
+        _text_image,
+    ),
     (
         "blip_2",
         "Blip2Model",
@@ -56,16 +61,24 @@ ROWS: tuple[Row, ...] = (
             "vision_config": _VISION,
             "qformer_config": ENCODER | {"encoder_hidden_size": 64, "cross_attention_frequency": 1},
             "text_config": transformers.OPTConfig(
-                vocab_size=64, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, ffn_dim=96, word_embed_proj_dim=64
+                vocab_size=64,
+                hidden_size=64,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                ffn_dim=96,
+                word_embed_proj_dim=64,
             ),
             "num_query_tokens": 4,
             "image_token_index": 63,
             "image_token_id": 63,
         },
-        tensors(input_ids=lambda: _with_image(4)[1]["input_ids"], pixel_values=normal(2, 3, 32, 32)),
+        _queries,
     ),
-    ("bridgetower", "BridgeTowerModel",
-        LAYERS | {
+    (
+        "bridgetower",
+        "BridgeTowerModel",
+        LAYERS
+        | {
             "text_config": ENCODER,
             "vision_config": _VISION | {"num_hidden_layers": 2},
         },
@@ -90,7 +103,9 @@ ROWS: tuple[Row, ...] = (
     ),
     ("flava_image", "FlavaImageModel", _VISION, tensors(pixel_values=normal(2, 3, 32, 32))),
     ("git", "GitForCausalLM", ENCODER | {"vision_config": _VISION, "use_cache": False}, _text_image),
-    ("groupvit", "GroupViTVisionModel",
+    (
+        "groupvit",
+        "GroupViTVisionModel",
         {
             "image_size": 32,
             "patch_size": 4,

@@ -88,6 +88,16 @@ for _name, _call in SINGULAR_AT_ZERO.items():
     coupling_rule(f"aten.{_name}", sample=Sample(_call))(singular)
 
 
+@coupling_rule("aten.special_logit.default", sample=Sample(lambda x: torch.special.logit(torch.sigmoid(x), eps=1e-3)))
+def logit(t: Ties) -> Dims:
+    """Kept away from zero and one by ``eps``; without it neither of them has a finite value."""
+    dims = unary(t)
+    if t["eps"] is None:
+        for dim in dims:
+            t.freeze(dim, "the logit of zero is not finite")
+    return dims
+
+
 @coupling_rule("aten.log_sigmoid_forward.default", sample=Sample(aten.log_sigmoid_forward.default))
 def log_sigmoid_forward(t: Ties) -> Output:
     """The value and what a backward pass reads, which has the same dimensions or, on a GPU, none that hold any."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import graphopt
-from graphopt.errors import BudgetError, PreconditionError, SpecError
+from graphopt.errors import BudgetError, GraphoptError, PreconditionError, SpecError
 from graphopt.pass_manager import Result
 
 
@@ -279,3 +279,17 @@ def test_weights_on_the_meta_device_are_refused() -> None:
     program = graphopt.capture(Tiny().to("meta"), (torch.randn(4, 6, 5, device="meta"),))
     with pytest.raises(PreconditionError, match="on the meta device"):
         graphopt.Pipeline("prune-channels{ratio=0.5}").run(program)
+
+
+def test_a_random_choice_needs_no_weights() -> None:
+    program = graphopt.capture(Tiny().to("meta"), (torch.randn(4, 6, 5, device="meta"),))
+    pipeline = graphopt.Pipeline("prune-channels{ratio=0.5,importance=random}")
+    result = pipeline.run(program, graphopt.PassContext(seed=0, verify=False))
+    real = graphopt.Pipeline("prune-channels{ratio=0.5,importance=random}").run(
+        graphopt.capture(Tiny(), (torch.randn(4, 6, 5),)), graphopt.PassContext(seed=0)
+    )
+    assert result.plan is not None
+    assert real.plan is not None
+    assert result.plan.kept == real.plan.kept
+    with pytest.raises(GraphoptError, match=r"on the meta device, so nothing runs; give PassContext\(verify=False\)"):
+        pipeline.run(program)

@@ -168,6 +168,11 @@ def test_whole_multiples_stay_where_all_lose_the_same_share(
     assert shape(result, "layers.0.up.weight") == (kept, 12)
 
 
+def test_multiples_of_a_width_that_stays_may_go(prune: Callable[..., Result]) -> None:
+    result = prune("ratio=0.3,uniform_per_layer", of=capture(hidden=4 * WIDTH, returns_stream=True))
+    assert shape(result, "layers.0.up.weight") == shape(result, "layers.1.up.weight") == (67, 24)
+
+
 def test_an_axis_that_is_ignored_keeps_those_like_it(prune: Callable[..., Result]) -> None:
     result = prune('ratio=0.5,uniform_per_layer,ignore=["layers.0.up.bias"]')
     assert shape(result, "layers.1.up.weight") == (HIDDEN, 12)

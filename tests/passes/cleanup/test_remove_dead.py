@@ -95,7 +95,7 @@ def test_nothing_dead_changes_nothing() -> None:
 
 def test_what_is_constant_is_named() -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 2, 1)).eval()
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 2, 3, padding=1)).eval()
     nn.init.uniform_(model[1].running_mean)
     prune.ln_structured(model[0], "weight", amount=3, n=2, dim=0)
     result = graphopt.optimize(model, (torch.randn(2, 3, 4, 4),), passes="remove-dead")
