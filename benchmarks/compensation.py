@@ -1,6 +1,6 @@
 """Accuracy of pruned transformers with and without compensated statistics, on scikit-learn's digits.
 
-    python benchmarks/compensation.py [--seeds 3]
+    python benchmarks/compensation.py [--seeds 3] [--norms rms layer]
 
 Trains a small transformer with RMS norms and one with LayerNorms from each seed, prunes it in one shot by magnitude and
 by Taylor scores, and prints the held-out accuracy as it is then and after a short training, the mean over the seeds
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import statistics
 from collections.abc import Iterator
 
@@ -25,6 +26,7 @@ from graphopt.measure import compare_latency
 
 WIDTH, DEPTH, HEADS, CLASSES = 64, 3, 4, 10
 STEPS, RECOVERY, BATCH = 300, 30, 128
+NORMS: dict[str, type[nn.Module]] = {"rms": nn.RMSNorm, "layer": nn.LayerNorm}
 WAYS = {"rms": ("none", "scale"), "layer": ("none", "exact")}
 
 
@@ -102,7 +104,7 @@ def pruned(program: graphopt.Program, spec: str, digits: Digits, seed: int) -> t
     return before, accuracy(module, digits.held_out)
 
 
-def rows(seeds: int) -> Iterator[str]:
+def rows(kind: str, seeds: int) -> Iterator[str]:
     """The lines of the table."""
     digits = load_digits()
     specs = [
@@ -110,24 +112,23 @@ def rows(seeds: int) -> Iterator[str]:
         for score in ("magnitude", "taylor")
         for axes, ratio in (("axes=[residual],", 0.25), ("axes=[residual],", 0.5), ("", 0.25), ("", 0.5))
     ]
-    for kind, norm in (("rms", nn.RMSNorm), ("layer", nn.LayerNorm)):
-        found: dict[tuple[str, str, float, str], list[tuple[float, float]]] = {}
-        whole = []
-        for seed in range(seeds):
-            torch.manual_seed(seed)
-            model = Classifier(norm)
-            train(model, digits.train, STEPS, 3e-3, seed)
-            program = graphopt.capture(model.eval(), (digits.held_out.images[:2],))
-            whole.append(accuracy(model, digits.held_out))
-            for score, axes, ratio in specs:
-                for way in WAYS[kind]:
-                    spec = f"prune-channels{{ratio={ratio},importance={score},{axes}compensate={way}}}"
-                    found.setdefault((score, axes, ratio, way), []).append(pruned(program, spec, digits, seed))
-        yield f"{kind} norms, unpruned {_mean(whole)}"
-        for (score, axes, ratio, way), results in found.items():
-            once, trained = zip(*results, strict=True)
-            where = "residual" if axes else "all axes"
-            yield f"  {score:9} {where:8} ratio {ratio:4} {way:5}  one shot {_mean(once)}  trained {_mean(trained)}"
+    found: dict[tuple[str, str, float, str], list[tuple[float, float]]] = {}
+    whole = []
+    for seed in range(seeds):
+        torch.manual_seed(seed)
+        model = Classifier(NORMS[kind])
+        train(model, digits.train, STEPS, 3e-3, seed)
+        program = graphopt.capture(model.eval(), (digits.held_out.images[:2],))
+        whole.append(accuracy(model, digits.held_out))
+        for score, axes, ratio in specs:
+            for way in WAYS[kind]:
+                spec = f"prune-channels{{ratio={ratio},importance={score},{axes}compensate={way}}}"
+                found.setdefault((score, axes, ratio, way), []).append(pruned(program, spec, digits, seed))
+    yield f"{kind} norms, unpruned {_mean(whole)}"
+    for (score, axes, ratio, way), results in found.items():
+        once, trained = zip(*results, strict=True)
+        where = "residual" if axes else "all axes"
+        yield f"  {score:9} {where:8} ratio {ratio:4} {way:5}  one shot {_mean(once)}  trained {_mean(trained)}"
 
 
 def slowdown() -> Iterator[str]:
@@ -154,7 +155,9 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
-    for row in (*slowdown(), *rows(parser.parse_args().seeds)):
+    parser.add_argument("--norms", nargs="+", choices=tuple(NORMS), default=tuple(NORMS))
+    chosen = parser.parse_args()
+    for row in itertools.chain(slowdown(), *(rows(kind, chosen.seeds) for kind in chosen.norms)):
         print(row, flush=True)
 
 

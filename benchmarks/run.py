@@ -21,6 +21,7 @@ BENCHMARKS = {
     "gpu_end_to_end": "full-size denoisers on a GPU: eager, compiled, cached, with fused kernels (about half an hour)",
     "partition": "programs over devices: splits, runs of two processes, memory, forecast (about half an hour)",
     "partition_quality": "late values beside fewer steps at equal time, on trained digit models (about half an hour)",
+    "prune_speed": "CPU seconds of a whole prune beside Torch-Pruning: zoo, depth, full size (about two hours)",
     "unet_scale": "a Stable Diffusion 1.5 U-Net: seconds of analysis, memory of pruning (about five minutes)",
 }
 """Name of the script: what it measures."""

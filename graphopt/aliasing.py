@@ -110,12 +110,15 @@ def same_view(left: Any, right: Any) -> bool:
         return False
     if left.untyped_storage()._cdata != right.untyped_storage()._cdata:
         return False
-    sizes = zip(_layout(left), _layout(right), strict=False)
-    return left.ndim == right.ndim and all(_is_same_number(one, other) for one, other in sizes)
+    left_layout, right_layout = _layout(left), _layout(right)
+    return len(left_layout) == len(right_layout) and all(map(_is_same_number, left_layout, right_layout))
 
 
 def _layout(tensor: torch.Tensor) -> list[int | torch.SymInt]:
-    return [tensor.storage_offset(), *tensor.shape, *tensor.stride()]
+    """Return offset, sizes, and the strides that lead anywhere: along a dimension of one element there is no step."""
+    strides = zip(tensor.shape, tensor.stride(), strict=True)
+    moving = [0 if type(size) is int and size == 1 else stride for size, stride in strides]
+    return [tensor.storage_offset(), *tensor.shape, *moving]
 
 
 def _is_same_number(one: int | torch.SymInt, other: int | torch.SymInt) -> bool:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-from torch._dynamo.source import ConstantSource
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
@@ -63,7 +62,9 @@ class Batch:
     def new(cls, low: int) -> "Batch":
         """Return a batch with a symbol of its own."""
         mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
-        context = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC])
+        from torch._dynamo.source import ConstantSource  # loads a compiler, which importing graphopt must not
+
+        context: Any = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC])
         example = torch.empty(low, device="meta")
         fake: torch.Tensor = mode.from_tensor(example, symbolic_context=context, source=ConstantSource("batch"))
         return cls(low, mode, (1, cast(torch.SymInt, fake.shape[0])))
@@ -85,7 +86,7 @@ class Batch:
             self._multiples[factor] = size * factor if known == 1 else size // known * factor
         return self._multiples[factor]
 
-    def factor(self, low: int, high: int) -> int | None:
+    def factor(self, low: int, high: int) -> int:
         """Return how many times the batch two different sizes are.
 
         Raises:
@@ -98,7 +99,7 @@ class Batch:
 
     def size(self, low: int, high: int) -> int | torch.SymInt:
         """Return a size with the symbol where the two differ."""
-        return low if low == high else self.multiple(self.factor(low, high) or 0)
+        return low if low == high else self.multiple(self.factor(low, high))
 
     def split(self, evaluator: Evaluator, value: Any) -> tuple[Any, Any]:
         """Return a value at either batch: a stand-in, a number, or what it is.

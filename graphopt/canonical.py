@@ -42,10 +42,11 @@ DETACHES = {aten.detach, aten.detach_}
 def canonicalise(graph_module: fx.GraphModule) -> None:
     """Rewrite a graph in place to its canonical form; outputs stay the same bit for bit.
 
-    Checks, dropout in inference form and operators that return their own input go. An operator without a coupling rule
-    is written in those that torch computes it from, where all of them have one. `view` becomes `reshape`, `squeeze`
-    names its dimensions, `chunk` and its kin become `split_with_sizes`, `narrow` becomes `slice`, a cast that stays on
-    its device becomes `to.dtype`. A write in place becomes an ordinary operator where no other reader could tell.
+    Checks, dropout in inference form and operators that return their own input go. An operator without a coupling
+    rule is written in those that torch computes it from, where all of them have one. `view` becomes `reshape`,
+    `squeeze` names its dimensions, `chunk` and its kin become `split_with_sizes`, `narrow` becomes `slice`, a
+    maximum whose position nobody reads becomes `amax`, a cast that stays on its device becomes `to.dtype`. A write
+    in place becomes an ordinary operator where no other reader could tell.
     Bodies of higher-order operators are treated alike.
 
     Args:
@@ -62,22 +63,25 @@ def canonicalise(graph_module: fx.GraphModule) -> None:
     _drop_identities(graph_module.graph)
     make_functional(graph_module)
     _drop_copies(graph_module)
-    eliminate_dead_code(graph_module)
+    if not eliminate_dead_code(graph_module):
+        graph_module.recompile()
 
 
-def eliminate_dead_code(graph_module: fx.GraphModule) -> None:
-    """Remove every node that no output needs and that writes to nothing.
+def eliminate_dead_code(graph_module: fx.GraphModule) -> bool:
+    """Remove every node that no output needs and that writes to nothing; tell whether there was one.
 
     `torch.fx` by itself keeps dropout, attention and checks, which its tables call impure.
     """
     for body in _bodies(graph_module):
         eliminate_dead_code(body)
-    graph_module.graph.eliminate_dead_code(lambda node: _has_effect(graph_module, node))
+    found = graph_module.graph.eliminate_dead_code(lambda node: _has_effect(graph_module, node))
     used = {str(node.target) for node in graph_module.graph.nodes if node.op == "get_attr"}
     for name, child in list(graph_module.named_children()):
         if isinstance(child, fx.GraphModule) and name not in used:
             graph_module.delete_submodule(name)
-    graph_module.recompile()
+    if found:
+        graph_module.recompile()
+    return bool(found)
 
 
 def _bodies(graph_module: fx.GraphModule) -> list[fx.GraphModule]:

@@ -14,7 +14,7 @@ from torch import nn
 from graphopt.errors import CaptureError
 
 FOREIGN = tuple(
-    str(folder)
+    f"{folder}/"  # with its end: torchvision is not torch
     for folder in (Path(torch.__file__).parent, Path(__file__).parent, Path(sysconfig.get_paths()["stdlib"]))
 )
 

@@ -13,7 +13,6 @@ import torch
 from torch import nn
 from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.export._trace import _ignore_backend_decomps
 from torch.utils import _pytree as pytree
 
 from graphopt.layouts import DIRECT, quick_layout
@@ -60,6 +59,8 @@ class Evaluator:
 
     def __enter__(self) -> Self:
         """Let torch make stand-ins only, and take the decompositions that it takes when it traces."""
+        from torch.export._trace import _ignore_backend_decomps  # loads a compiler, which importing graphopt must not
+
         self._stack.enter_context(_ignore_backend_decomps())
         self._stack.enter_context(self.mode)
         self._stack.enter_context(enable_python_dispatcher())
@@ -121,10 +122,10 @@ class Evaluator:
 
     def _computed(self, function: Any, args: Any, kwargs: Any, tensors: list[torch.Tensor]) -> Any:
         """Compute a result for the first time, by a short way where there is one."""
-        if function in DIRECT and len({tensor.fake_device for tensor in tensors}) == 1:
-            return self._direct(function, args, kwargs, tensors[0].fake_device)
+        if function in DIRECT and len({tensor.device for tensor in tensors}) == 1:
+            return self._direct(function, args, kwargs, tensors[0].device)
         layout = quick_layout(function, args, kwargs)
-        return function(*args, **kwargs) if layout is None else self.new(*layout, tensors[0].fake_device)
+        return function(*args, **kwargs) if layout is None else self.new(*layout, tensors[0].device)
 
     def _direct(self, function: Any, args: Any, kwargs: Any, device: torch.device) -> Any:
         bare = pytree.tree_map_only(torch.Tensor, _bare, (args, kwargs))
@@ -157,7 +158,7 @@ def _maker(value: Any, tensors: list[torch.Tensor]) -> _Maker | None:
     for index, tensor in enumerate(tensors):
         if value is tensor:
             return lambda _, operands: operands[index]
-    place, kind = (value.storage_offset(), tuple(value.shape), value.stride()), (value.dtype, value.fake_device)
+    place, kind = (int(value.storage_offset()), tuple(value.shape), value.stride()), (value.dtype, value.fake_device)
     storage = value.untyped_storage()._cdata
     for index, tensor in enumerate(tensors):
         if tensor.untyped_storage()._cdata == storage:

@@ -51,7 +51,8 @@ def _same(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Layout | None:
 
 def _binary(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Layout | None:
     """Two operands, of which one has all the sizes of the result."""
-    left, right = args[0], args[1] if len(args) > 1 else kwargs.get("other")
+    left: torch.Tensor = args[0]
+    right: Any = args[1] if len(args) > 1 else kwargs.get("other")
     if isinstance(right, int | float):
         return _like(left)
     if not _is_plain(right) or not _fits(right, left):
@@ -103,6 +104,33 @@ def _linear(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Layout | None:
     return _contiguous((*tensor.shape[:-1], weight.shape[0]), tensor.dtype)
 
 
+def _convolution(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Layout | None:
+    """Tensors in the usual order: channels, then the sizes that the kernel goes over."""
+    given = (
+        dict(zip(("input", "weight", "bias", "stride", "padding", "dilation", "groups"), args, strict=False)) | kwargs
+    )
+    tensor, weight, bias, groups = given["input"], given["weight"], given.get("bias"), given.get("groups", 1)
+    moving = tensor.ndim - 2
+    legal = moving > 0 and weight.ndim == tensor.ndim and tensor.shape[1] == weight.shape[1] * groups
+    if not legal or weight.shape[0] % groups or not _fits(weight, tensor) or not _fits(bias, tensor):
+        return None
+    if bias is not None and tuple(bias.shape) != (weight.shape[0],):
+        return None
+    steps = [
+        _spread(given.get(name, default), moving) for name, default in (("stride", 1), ("padding", 0), ("dilation", 1))
+    ]
+    sizes = [
+        (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+        for size, kernel, stride, padding, dilation in zip(tensor.shape[2:], weight.shape[2:], *steps, strict=True)
+    ]
+    return _contiguous((tensor.shape[0], weight.shape[0], *sizes), tensor.dtype) if min(sizes) > 0 else None
+
+
+def _spread(setting: Any, moving: int) -> list[int]:
+    settings = list(setting) if isinstance(setting, list | tuple) else [setting]
+    return settings * moving if len(settings) == 1 else settings
+
+
 Rule = Callable[[tuple[Any, ...], dict[str, Any]], Layout | None]
 _RULES: dict[Any, Rule] = {
     **dict.fromkeys(
@@ -135,6 +163,7 @@ _RULES: dict[Any, Rule] = {
     ),
     aten.pow.Tensor_Scalar: _same,
     **dict.fromkeys((aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor), _binary),
+    **dict.fromkeys((aten.conv1d.default, aten.conv2d.default, aten.conv3d.default), _convolution),
     aten.layer_norm.default: _layer_norm,
     aten.rms_norm.default: _layer_norm,
     aten.group_norm.default: _group_norm,

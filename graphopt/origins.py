@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-_TORCH = str(Path(torch.__file__).parent)
+_TORCH = f"{Path(torch.__file__).parent}/"
 _SHOWN = str(Path(torch.__file__).parent / "nn" / "modules")
 _HIDDEN = frozenset((str(Path(_SHOWN) / "module.py"), *map(str, Path(__file__).parent.glob("*.py"))))
 

@@ -149,9 +149,9 @@ class _Tracer:
         names = _plain_tensor_names(self.model)
         literals = itertools.count()
         pairs = zip(low.recording.constants, high.recording.constants, strict=True)
-        for (value, one, ref, origin), (_, other, *_) in pairs:
+        for (value, first, ref, origin), (_, second, *_) in pairs:
             name = names.get(id(value)) or _literal_name(origin, next(literals))
-            tensors[name], read[name] = Attribute(value, persistent=False), (ref, one, other)
+            tensors[name], read[name] = Attribute(value, persistent=False), (ref, first, second)
         return tensors, read
 
     def _known(self) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
@@ -225,7 +225,7 @@ def _argument_names(model: nn.Module, inputs: ExampleInputs) -> tuple[list[str],
         spread = enumerate(value) if kind is inspect.Parameter.VAR_POSITIONAL else ()
         positional |= {f"{name}_{place}": item for place, item in spread} or {name: value}
     named = positional | dict(inputs.kwargs)
-    paths, _ = pytree.tree_flatten_with_path(list(named.values()))
+    paths: Any = pytree.tree_flatten_with_path(list(named.values()))[0]
     taken: Counter[str] = Counter()
     leaves = []
     for (first, *rest), _ in paths:

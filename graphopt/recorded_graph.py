@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,7 +72,7 @@ class _Scope:
         if found is None:
             return None
         first = next((node for node in self.graph.nodes if node.op != "placeholder"), None)
-        with self.graph.inserting_before(first):
+        with nullcontext() if first is None else self.graph.inserting_before(first):
             made = self.graph.placeholder(found.name)
         made.target = made.name
         made.meta["val"] = found.meta["val"]
@@ -120,15 +121,15 @@ class RecordedGraph:
             UnrecordableError: The runs made different calls.
             UnjoinableError: They differ by more than multiples of the batch.
         """
-        low, high = (run.recording.calls for run in self._runs)
-        if len(low) != len(high):
-            raise UnrecordableError(f"the code makes {len(low)} calls at one batch and {len(high)} at another")
-        pairs = list(zip(low, high, strict=True))
+        first, second = (run.recording.calls for run in self._runs)
+        if len(first) != len(second):
+            raise UnrecordableError(f"the code makes {len(first)} calls at one batch and {len(second)} at another")
+        pairs = list(zip(first, second, strict=True))
         if any(one.target is not other.target for one, other in pairs):
             raise UnrecordableError("the code makes other calls at another batch")
         self._add(pairs, 0, len(pairs))
         outputs = zip(*(run.outputs for run in self._runs), strict=True)
-        self.graph.output(tuple([self._argument(*pair, {}) for pair in outputs]))
+        self.graph.output(tuple([self._argument(low, high, {}) for low, high in outputs]))
 
     def _placeholder(self, name: str, ref: Any, low: Any, high: Any) -> fx.Node:
         node = self.graph.placeholder(name)

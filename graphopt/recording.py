@@ -211,6 +211,8 @@ class Recorder(ProxyTorchDispatchMode):
         """Compute for real what is made of written out tensors alone: the code may ask for its numbers later."""
         leaves = pytree.tree_leaves((args, kwargs))
         tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        if func is aten.detach_.default:
+            return
         if func._schema.is_mutable:
             for tensor in tensors:
                 self._numbers.pop(id(tensor), None)

@@ -1,5 +1,6 @@
 """Operators that say one thing in several ways are written in one."""
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -69,6 +70,23 @@ def _cast(node: fx.Node) -> None:
         _set(node, aten.to.dtype, node.args[0], after.dtype)
 
 
+def _extreme(node: fx.Node) -> None:
+    """`max` and `min` along a dimension of whose results only the values are read: where they stood has no meaning."""
+    largest = {aten.max.dim: aten.amax.default, aten.min.dim: aten.amin.default}
+    if node.target not in largest or not all(_is_value(user) or not user.users for user in node.users):
+        return
+    bound = arguments_of(node)
+    for user in [user for user in node.users if _is_value(user)]:
+        user.replace_all_uses_with(node)
+    node.meta["val"] = value_of(node)[0]
+    _set(node, largest[node.target], node.args[0], [bound["dim"]], bound["keepdim"])
+
+
+def _is_value(user: fx.Node) -> bool:
+    """Tell whether a reader takes the first of two results, the values beside the positions."""
+    return user.target is operator.getitem and user.args[1] == 0
+
+
 _RULES: dict[Any, Callable[[fx.Node], None]] = {
     aten.view: _reshape,
     aten._unsafe_view: _reshape,
@@ -79,6 +97,8 @@ _RULES: dict[Any, Callable[[fx.Node], None]] = {
     aten.unsafe_split: _split,
     aten.tensor_split: _split,
     aten.narrow: _narrow,
+    aten.max: _extreme,
+    aten.min: _extreme,
     aten.to: _cast,
     aten._to_copy: _cast,
     aten.type_as: _cast,

@@ -14,6 +14,7 @@ from graphopt.batch import Batch, UnjoinableError
 from graphopt.evaluation import Evaluator
 from graphopt.wiring import submodule_of
 
+_PLACE_OF_BODY: dict[Any, int] = {wrap_with_set_grad_enabled: 1, wrap_with_autocast: 4}
 Pair = tuple[Any, Any]
 """A value at either batch."""
 
@@ -121,7 +122,7 @@ class _TwoRuns:
 
     def _region(self, node: fx.Node, low: Any, high: Any) -> Pair:
         """Run the body of a region without gradients, or with other autocast."""
-        place = {wrap_with_set_grad_enabled: 1, wrap_with_autocast: 4}.get(node.target)
+        place = _PLACE_OF_BODY.get(node.target)
         if place is None:
             raise UnjoinableError(f"{node.target} is not followed at two batches")
         settings, body = low[:place], low[place]

@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils import _pytree as pytree
 
 from graphopt.capture_failure import Attempt
+from graphopt.preparation import quiet
 from graphopt.two_points import call_at_two_points, refresh_at_two_points
 
 STALE = ("tensor_meta", "from_node")
@@ -58,7 +59,7 @@ def refresh_values(graph_module: fx.GraphModule) -> None:
     Args:
         graph_module: Placeholders carry fake tensors, numbers or None; the rest may carry anything or nothing.
     """
-    with Attempt() as attempt:
+    with Attempt() as attempt, quiet():
         refresh_at_two_points(graph_module)
     if attempt.failure is None:
         return

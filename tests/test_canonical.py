@@ -69,6 +69,12 @@ def test_what_changes_nothing_goes(function, left: list[str]) -> None:
     assert targets(check(function)) == left
 
 
+def test_an_alias_of_what_an_expanded_operator_is_written_out_as_goes() -> None:
+    program = check(lambda self, x: torch.ops.aten.alias(nn.utils.rnn.pad_sequence([x, self.linear(x)[:, :4]], True)))
+    assert "select_scatter.default" in targets(program)
+    assert "alias.default" not in targets(program)
+
+
 def test_checks_and_size_arithmetic_for_them_go() -> None:
     def forward(self, x):
         torch._check(x.shape[0] < 100)
@@ -128,6 +134,14 @@ def test_partings_along_the_batch_stay() -> None:
 def test_narrow_becomes_slice() -> None:
     program = check(lambda self, x: self.linear(x).narrow(1, -3, 2))
     assert arguments(program, "slice.Tensor") == [(1, 3, 5)]
+
+
+@pytest.mark.parametrize(("name", "plain"), [("max", "amax"), ("min", "amin")])
+def test_extremes_without_their_places_are_statistics(name: str, plain: str) -> None:
+    program = check(lambda self, x: getattr(torch, name)(self.linear(x), 1, keepdim=True)[0] + 1)
+    assert targets(program) == ["linear.default", f"{plain}.default", "add.Tensor"]
+    program = check(lambda self, x: tuple(getattr(torch, name)(self.linear(x), 1)))
+    assert targets(program) == ["linear.default", f"{name}.dim"]
 
 
 def test_bodies_of_higher_order_operators_are_treated_alike() -> None:

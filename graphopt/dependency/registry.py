@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from torch import Tensor
 
+from graphopt.capture_failure import Attempt
 from graphopt.errors import RegistrationError
 from graphopt.known import load_before_use, make_known, names_of
 
@@ -135,7 +136,12 @@ def coupling_rule(
 
 
 def rule_table() -> Mapping[str, Rule]:
-    """Every registered rule by operator name, built-in families and installed entry points loaded."""
+    """Every registered rule by operator name, built-in families and installed entry points loaded.
+
+    Raises:
+        RegistrationError: if the module that an installed package names under ``graphopt.coupling_rules`` cannot be
+            imported, or registers an operator that has a rule already.
+    """
     if "built-in" not in _LOADED:
         for family in FAMILIES:
             importlib.import_module(f"graphopt.dependency.rules.{family}")
@@ -143,10 +149,23 @@ def rule_table() -> Mapping[str, Rule]:
     if "installed" not in _LOADED:
         for entry in entry_points(group=ENTRY_POINT_GROUP):
             if entry.value not in _LOADED:
-                entry.load()
+                _load(entry)
                 _LOADED.add(entry.value)
         _LOADED.add("installed")
     return _TABLE
+
+
+def _load(entry: EntryPoint) -> None:
+    """Import what another package offers, so that it registers its rules."""
+    with Attempt() as attempt:
+        entry.load()
+    if attempt.failure is None:
+        return
+    package = "an installed package" if entry.dist is None else f"the package {entry.dist.name}"
+    raise RegistrationError(
+        f"{package} offers the coupling rules {entry.name!r} at {entry.value}, which cannot be loaded: "
+        f"{type(attempt.failure).__name__}: {attempt.failure}; mend, update or uninstall it"
+    ) from attempt.failure
 
 
 def find_rule(target: Any) -> Rule | None:

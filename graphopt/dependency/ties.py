@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-import sympy
 import torch
 from torch import fx
 
@@ -39,8 +38,7 @@ def _assumed(size: torch.SymInt) -> int:
     """A size with unknowns in it, each of which counts as ``UNBACKED_SIZE``: what is their sum stays their sum."""
     known = size.node.shape_env.backed_var_to_val
     expression = size.node.expr
-    assumed = {symbol: known.get(symbol, sympy.Integer(UNBACKED_SIZE)) for symbol in expression.free_symbols}
-    number = expression.xreplace(assumed)
+    number = expression.subs({symbol: known.get(symbol, UNBACKED_SIZE) for symbol in expression.free_symbols})
     return int(number) if number.is_integer else UNBACKED_SIZE
 
 
@@ -51,8 +49,8 @@ class Facts:
         dims: the dimensions of every value; a list of them for nodes with several outputs.
         bakes: numbers in a node's arguments that are sizes of dimensions, by argument name and position.
         selects: nodes whose output is a table of positions; pruned, they are followed by a selection.
-        spreads: operands that are read whole, in order: (operand, tensor dimension); pruned, zeros take the place of what
-            went, and the result is selected from.
+        spreads: operands that are read whole, in order: (operand, tensor dimension); pruned, zeros take the place of
+            what went, and the result is selected from.
         contractions: dimensions that an operator sums over: (operand, tensor dimension, dim).
         pairs: which tensor dimension of one operand is summed over together with which of another.
         mixes: dimensions that an operator keeps, every index of which it computes from all.

@@ -6,6 +6,7 @@ import operator
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
+import torch
 from torch import fx
 
 from graphopt.aliasing import Aliases, is_mutating
@@ -18,6 +19,8 @@ from graphopt.errors import GraphoptError
 
 ZeroSet: TypeAlias = frozenset[Leaf]
 NOTHING: ZeroSet = frozenset()
+ZEROS = frozenset({torch.ops.aten.zeros.default, torch.ops.aten.new_zeros.default, torch.ops.aten.zeros_like.default})
+"""Operators that give zeros whatever their operands hold."""
 Spared: TypeAlias = Mapping[int, ZeroSet]
 """Axes that the proof leaves whole in a parameter, by the tensor dimension they lie on."""
 
@@ -101,6 +104,8 @@ class ZeroPropagation:
             return self.zero.get(source, NOTHING)
         if node.op != "call_function" or node in self._analysis.failures:
             return NOTHING
+        if node.target in ZEROS:
+            return self.held(node)
         if node.target is operator.getitem:
             first = node.args[0]
             return (self.zero.get(first, NOTHING) & self.held(node)) if isinstance(first, fx.Node) else NOTHING
@@ -118,7 +123,7 @@ class ZeroPropagation:
             holders = self._aliases(target).holders(target)
             for holder in holders:
                 self.zero[holder] = self.zero.get(holder, NOTHING) & self.zero[node]
-            target = next((self._analysis.sources[item] for item in holders if item.op == "placeholder"), None)
+            target = next((self._analysis.sources.get(item) for item in holders if item.op == "placeholder"), None)
 
     def _aliases(self, node: fx.Node) -> Aliases:
         owner = node.graph.owning_module

@@ -59,29 +59,38 @@ def mask_operands(graph: DependencyGraph, masks: Masks, duplicate: GraphCopy, sp
         spare: operators of the original that read their operands as they are: compensated ones count what is there.
     """
     facts, resolve = graph.analysis.facts, graph.analysis.algebra.resolve
+    insertion = _Insertion(duplicate)
     for node, operands in graph.zeros.residues.items():
         for operand, axis in operands if node not in spare else ():
             mask = kept_mask(resolve(facts.dims[operand][axis]), masks)
             if not mask.all():
-                _insert_mask(duplicate, duplicate.nodes[node], duplicate.nodes[operand], axis, mask, 0)
+                insertion.mask(node, operand, axis, mask, 0)
     for node, guarded in facts.guarded.items():
         for operand in guarded:
             for axis, dim in enumerate(facts.dims[operand]):
                 mask = kept_mask(resolve(dim), masks)
                 if not mask.all():
-                    _insert_mask(duplicate, duplicate.nodes[node], duplicate.nodes[operand], axis, mask, 1)
+                    insertion.mask(node, operand, axis, mask, 1)
 
 
-def _insert_mask(
-    duplicate: GraphCopy, node: fx.Node, operand: fx.Node, axis: int, mask: BoolArray, number: int
-) -> None:
-    rank = operand.meta["val"].ndim
-    shape = [1] * rank
-    shape[axis] = -1
-    name = f"{node.name}_mask_{axis}_{len(duplicate.attributes)}"
-    duplicate.attributes[name] = Attribute(torch.from_numpy(mask).reshape(shape), persistent=False)
-    with node.graph.inserting_before(node):
-        table = node.graph.get_attr(name)
-        masked = node.graph.call_function(torch.ops.aten.where.ScalarOther, (table, operand, number))
-        masked.meta["val"] = operand.meta["val"]
-    node.replace_input_with(operand, masked)
+class _Insertion:
+    """Puts masks between operands and those that read them, one behind the other where there are several."""
+
+    def __init__(self, duplicate: GraphCopy) -> None:
+        self._duplicate = duplicate
+        self._read: dict[tuple[fx.Node, fx.Node], fx.Node] = {}
+
+    def mask(self, reader: fx.Node, operand: fx.Node, axis: int, mask: BoolArray, number: int) -> None:
+        """Let a node of the original read ``number`` where the mask is False along an axis of its operand."""
+        node, value = self._duplicate.nodes[reader], operand.meta["val"]
+        shape = [1] * value.ndim
+        shape[axis] = -1
+        name = f"{node.name}_mask_{axis}_{len(self._duplicate.attributes)}"
+        self._duplicate.attributes[name] = Attribute(torch.from_numpy(mask).reshape(shape), persistent=False)
+        read = self._read.get((reader, operand), self._duplicate.nodes[operand])
+        with node.graph.inserting_before(node):
+            table = node.graph.get_attr(name)
+            masked = node.graph.call_function(torch.ops.aten.where.ScalarOther, (table, read, number))
+            masked.meta["val"] = value
+        node.replace_input_with(read, masked)
+        self._read[reader, operand] = masked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from graphopt.dependency.graph import DependencyGraph
 from graphopt.dependency.placement import kept_size
 from graphopt.dependency.terms import Leaf
 from graphopt.program import Program
+from graphopt.restoring.attention import head_size, scaled_nodes
 from graphopt.restoring.matching import Match
 from graphopt.restoring.recording import Call
 from graphopt.restoring.scaling import Scaling
@@ -28,31 +30,37 @@ class Moved:
 
     Attributes:
         match: the call that is given the number.
+        node: the operator of the captured program that has it.
         before: the number in the user's model, and in the rewritten program.
         after: the number in the smaller model.
     """
 
     match: Match
+    node: fx.Node
     before: float
     after: float
 
 
 def moved_constants(
-    matches: Sequence[Match | None],
     calls: Sequence[Call],
+    matches: Sequence[Match | None],
+    smaller: Sequence[Call],
     graph: DependencyGraph,
     counts: Mapping[Leaf, int],
 ) -> Iterator[Moved]:
     """Yield the constants of arithmetic and of attention that differ in the smaller model.
 
     Args:
-        matches: the calls of the user's model.
-        calls: those of the smaller model.
+        calls: what the user's model calls.
+        matches: what became of each call.
+        smaller: what the smaller model calls.
         graph: analysis of the captured program.
         counts: how many indices each leaf keeps.
     """
-    for match, call in zip(matches, calls, strict=False):
-        if match is None or match.call.name != call.name:
+    made = dict(zip(_keys(smaller), smaller, strict=True))
+    for key, match in zip(_keys(calls), matches, strict=True):
+        call = made.get(key)
+        if match is None or call is None:
             continue
         yield from _moved_scale(match, graph, counts)
         packet = packet_of(match.nodes[-1])
@@ -61,10 +69,19 @@ def moved_constants(
         else:
             before, after = match.call.floats, call.floats
         yield from (
-            Moved(match, float(one), float(other))
+            Moved(match, match.nodes[-1], float(one), float(other))
             for one, other in zip(before, after, strict=False)
             if one != other and one and other
         )
+
+
+def _keys(calls: Sequence[Call]) -> Iterator[tuple[str, str, str, int]]:
+    """Yield what tells calls apart in both models: module, line, function, and how often before."""
+    seen: Counter[tuple[str, str, str]] = Counter()
+    for call in calls:
+        key = (call.module, call.spot, call.name)
+        seen[key] += 1
+        yield (*key, seen[key])
 
 
 def _moved_scale(match: Match, graph: DependencyGraph, counts: Mapping[Leaf, int]) -> Iterator[Moved]:
@@ -73,7 +90,10 @@ def _moved_scale(match: Match, graph: DependencyGraph, counts: Mapping[Leaf, int
         for name, value, dim in graph.analysis.facts.explicits.get(node, ()):
             size = kept_size(graph.analysis.algebra.resolve(dim), counts)
             if name == "scale" and abs(size**-0.5 - value) > 1e-12:
-                yield Moved(match, value, size**-0.5)
+                yield Moved(match, node, value, size**-0.5)
+    sizes = head_size(match, graph, counts)
+    if sizes is not None and sizes[0] != sizes[1]:
+        yield from (Moved(match, node, sizes[0] ** -0.5, sizes[1] ** -0.5) for node in scaled_nodes(match))
 
 
 def folded(program: Program, moved: Sequence[Moved]) -> tuple[dict[str, Tensor], tuple[Moved, ...]]:
@@ -95,7 +115,7 @@ def folded(program: Program, moved: Sequence[Moved]) -> tuple[dict[str, Tensor],
     factors: dict[int, list[tuple[float, Tensor]]] = {}
     left: list[Moved] = []
     for one in moved:
-        node = nodes.get(one.match.nodes[-1].name)
+        node = nodes.get(one.node.name)
         found = None if node is None else _undone(scaling, node, one)
         if found is None:
             left.append(one)

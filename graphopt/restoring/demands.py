@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from graphopt.dependency.graph import DependencyGraph
+from graphopt.dependency.terms import Leaf
+from graphopt.restoring.attention import CALL, attention_demands
 from graphopt.restoring.matching import Match
 from graphopt.restoring.recording import Call, Comparison, Source
 from graphopt.restoring.solving import Demand
@@ -64,9 +67,18 @@ def _size_of(number: int, shape: tuple[int, ...], source: Source | None) -> Size
     return Size(*source, len(shape) - 1 - shape[::-1].index(number))
 
 
-def demands_of(matches: Sequence[Match | None]) -> Iterator[Demand]:
-    """Yield what numbers have to be: a call's numbers are laid beside those of its nodes, in order."""
+def demands_of(matches: Sequence[Match | None], graph: DependencyGraph, counts: Mapping[Leaf, int]) -> Iterator[Demand]:
+    """Yield what numbers have to be: a call's numbers are laid beside those of its nodes, in order.
+
+    Args:
+        matches: the calls and what became of them.
+        graph: analysis of the captured program.
+        counts: how many indices each leaf keeps.
+    """
     for match in filter(None, matches):
+        if match.call.name == CALL:
+            yield from attention_demands(match, graph, counts)
+            continue
         given, baked = match.call.numbers, match.numbers
         before = [one.before for one in baked]
         matcher = difflib.SequenceMatcher(None, [*map(int, given)], before, autojunk=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +11,13 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from graphopt.arguments import schema_of
+from graphopt.arguments import packet_of, schema_of
 from graphopt.dependency.graph import DependencyGraph
 from graphopt.dependency.placement import kept_size
 from graphopt.dependency.terms import Dim, Leaf
 from graphopt.dependency.ties import Path
+from graphopt.program import Program
+from graphopt.restoring.aligning import Event, align
 from graphopt.restoring.recording import TORCH, Call, Shapes
 from graphopt.values import hint
 
@@ -67,23 +68,42 @@ def match_calls(calls: Sequence[Call], graph: DependencyGraph, counts: Mapping[L
     Returns:
         One entry a call; None where a call left no node, as dropout does.
     """
-    nodes = [node for node in graph.program.graph_module.graph.nodes if _is_operator(node)]
-    places = [_place(node) for node in nodes]
-    ours = [(*place, _shapes(node)) for node, place in zip(nodes, places, strict=True)]
-    theirs = [(call.module, call.line, call.shapes) for call in calls]
+    nodes, places, pairs = _aligned(calls, graph.program)
     matches: list[Match | None] = [None] * len(calls)
     taken = -1
-    for block in difflib.SequenceMatcher(None, theirs, ours, autojunk=False).get_matching_blocks():
-        for offset in range(block.size):
-            at = block.b + offset
-            start = at
-            while start - 1 > taken and places[start - 1] == places[at]:
-                start -= 1
-            call, own = calls[block.a + offset], tuple(nodes[start : at + 1])
-            numbers = tuple(number for node in own for number in numbers_of(node, graph, counts))
-            matches[block.a + offset] = Match(call, own, numbers, _kept_shapes(own[-1], graph, counts))
-            taken = at
+    for call, node in sorted(pairs.items(), key=lambda pair: pair[1]):
+        start = node
+        while start - 1 > taken and places[start - 1] == places[node]:
+            start -= 1
+        own = tuple(nodes[start : node + 1])
+        numbers = tuple(number for one in own for number in numbers_of(one, graph, counts))
+        matches[call] = Match(calls[call], own, numbers, kept_shapes(nodes[node], graph, counts))
+        taken = node
     return matches
+
+
+def nodes_of(calls: Sequence[Call], program: Program) -> dict[int, str]:
+    """Name of the node that gives what a call returns, by place of the call.
+
+    Args:
+        calls: what the model called, in order.
+        program: captured from it.
+    """
+    nodes, _, pairs = _aligned(calls, program)
+    return {call: nodes[node].name for call, node in pairs.items()}
+
+
+def _aligned(calls: Sequence[Call], program: Program) -> tuple[list[fx.Node], list[tuple[str, str]], dict[int, int]]:
+    """The operators of a program, where they come from, and which of them each call became."""
+    nodes = [node for node in program.nodes() if _is_operator(node)]
+    places = [_place(node) for node in nodes]
+    made = [_event(*place, shapes_of_node(node), _name(node)) for node, place in zip(nodes, places, strict=True)]
+    called = [_event(call.module, call.line, call.shapes, call.name) for call in calls]
+    return nodes, places, align(called, made)
+
+
+def _event(module: str, line: str, shapes: Shapes, name: str) -> Event:
+    return Event(((module, line, shapes), ("line", line, shapes), ("module", module, shapes)), name)
 
 
 def numbers_of(node: fx.Node, graph: DependencyGraph, counts: Mapping[Leaf, int]) -> Iterator[Number]:
@@ -107,10 +127,11 @@ def _arguments(node: fx.Node) -> Iterator[tuple[Path, Any]]:
             yield (name, None), value
 
 
-def _kept_shapes(node: fx.Node, graph: DependencyGraph, counts: Mapping[Leaf, int]) -> Shapes:
+def kept_shapes(node: fx.Node, graph: DependencyGraph, counts: Mapping[Leaf, int]) -> Shapes:
+    """The shapes of the tensors that a node gives in the rewritten graph."""
     dims = graph.analysis.facts.dims.get(node)
     if dims is None:
-        return _shapes(node)
+        return shapes_of_node(node)
     resolve = graph.analysis.algebra.resolve
 
     def shape(entry: Sequence[Dim]) -> tuple[int, ...]:
@@ -122,7 +143,7 @@ def _kept_shapes(node: fx.Node, graph: DependencyGraph, counts: Mapping[Leaf, in
 
 
 def _is_operator(node: fx.Node) -> bool:
-    return node.op == "call_function" and bool(_shapes(node))
+    return node.op == "call_function" and bool(shapes_of_node(node))
 
 
 def _place(node: fx.Node) -> tuple[str, str]:
@@ -134,7 +155,7 @@ def _place(node: fx.Node) -> tuple[str, str]:
     return module, own[-1] if own else ""
 
 
-def _shapes(node: fx.Node) -> Shapes:
+def shapes_of_node(node: fx.Node) -> Shapes:
     """The shapes of the tensors that a node gives on the example."""
     value = node.meta.get("val")
     tensors = [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
@@ -152,3 +173,8 @@ def _integer(value: Any) -> int | None:
 
 def _has_schema(node: fx.Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload)
+
+
+def _name(node: fx.Node) -> str:
+    packet = packet_of(node)
+    return str(getattr(packet, "__name__", packet))

@@ -13,7 +13,7 @@ from graphopt.errors import ModuleRestoreError
 from graphopt.example_inputs import ExampleInputs
 from graphopt.restoring.duplicate import duplicate
 from graphopt.restoring.places import track
-from graphopt.restoring.recording import Call, Comparison, Recorder, record
+from graphopt.restoring.recording import Call, Comparison, Recorder, Run, record
 from graphopt.restoring.tracked import Place
 
 
@@ -25,11 +25,13 @@ class Observed:
         numbers: every integer that its modules keep, by place.
         calls: what it called, in order.
         comparisons: numbers that its code found equal.
+        runs: modules that it called, in the order in which they ended.
     """
 
     numbers: Mapping[Place, int]
     calls: tuple[Call, ...]
     comparisons: tuple[Comparison, ...]
+    runs: tuple[Run, ...]
 
 
 def observe(model: nn.Module, inputs: ExampleInputs) -> Observed:
@@ -48,7 +50,7 @@ def observe(model: nn.Module, inputs: ExampleInputs) -> Observed:
         numbers, recorder = track(shell), Recorder(names)
         with Attempt() as attempt:
             record(shell, inputs, recorder)
-            return Observed(numbers, tuple(recorder.calls), tuple(recorder.comparisons))
+            return Observed(numbers, tuple(recorder.calls), tuple(recorder.comparisons), tuple(recorder.runs))
         failure = attempt.failed()
     raise ModuleRestoreError(
         f"{type(model).__name__} does not run with integers of a subclass of int, which tell where they came from: "

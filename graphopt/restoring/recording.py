@@ -19,7 +19,8 @@ from graphopt.example_inputs import ExampleInputs
 from graphopt.restoring.tracked import Size, TrackedInt, watching
 from graphopt.values import tensors_in
 
-TORCH = str(Path(torch.__file__).parent)
+TORCH = f"{Path(torch.__file__).parent}/"
+OWN = f"{Path(__file__).parent}/"
 Shapes: TypeAlias = tuple[tuple[int, ...], ...]
 Source: TypeAlias = tuple[int | str, int]
 """Number of the call that returned a tensor, or a parameter's name; which of the tensors that the call returned."""
@@ -50,6 +51,27 @@ class Call:
     operands: tuple[tuple[tuple[int, ...], Source | None], ...] = ()
 
 
+Leaf: TypeAlias = tuple[int, tuple[int, ...], Source | None]
+"""Place of a tensor among the leaves of inputs or outputs, its shape, and what returned it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One call of a module.
+
+    Attributes:
+        module: its dotted name.
+        inputs: the tensors that it was given.
+        outputs: the tensors that it returned.
+        structure: structure of what it returned.
+    """
+
+    module: str
+    inputs: tuple[Leaf, ...]
+    outputs: tuple[Leaf, ...]
+    structure: pytree.TreeSpec
+
+
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """Two numbers that the model's code found equal.
@@ -71,7 +93,7 @@ class Recorder(TorchFunctionMode):
     Attributes:
         calls: what was called so far.
         comparisons: numbers found equal so far.
-        stack: dotted names of the modules that are running, the innermost last.
+        runs: modules that were called and ended, in the order in which they ended.
 
     Args:
         names: names of parameters and buffers whose sizes are tracked, by identity; None tracks no sizes.
@@ -81,13 +103,18 @@ class Recorder(TorchFunctionMode):
         super().__init__()
         self.calls: list[Call] = []
         self.comparisons: list[Comparison] = []
-        self.stack: list[str] = [""]
+        self.runs: list[Run] = []
+        self._stack: list[tuple[str, tuple[Leaf, ...]]] = [("", ())]
         self._names = names
         self._sources: dict[int, tuple[weakref.ref[Tensor], Source]] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call the function and write it down; sizes that it returns are tracked."""
         result = func(*args, **(kwargs or {}))
+        if func is nn.functional.multi_head_attention_forward:
+            self._write(func, args, kwargs or {}, shapes_of(result[0]))
+            self._note(result[0])
+            return result
         if func in _SIZES:
             return self._tracked_sizes(result, args, kwargs or {})
         shapes = shapes_of(result)
@@ -96,18 +123,35 @@ class Recorder(TorchFunctionMode):
             self._note(result)
         return result
 
+    def enter(self, name: str, leaves: Sequence[Any]) -> None:
+        """Write down that a module is called with these leaves."""
+        self._stack.append((name, self._known(leaves)))
+
+    def leave(self, result: Any) -> None:
+        """Write down that the innermost module returns something, or raises."""
+        name, inputs = self._stack.pop()
+        leaves, structure = pytree.tree_flatten(result)
+        self.runs.append(Run(name, inputs, self._known(leaves), structure))
+
+    def _known(self, leaves: Sequence[Any]) -> tuple[Leaf, ...]:
+        return tuple(
+            (place, tuple(map(int, leaf.shape)), self._source(leaf))
+            for place, leaf in enumerate(leaves)
+            if isinstance(leaf, Tensor)
+        )
+
     def compared(self, left: int, right: int) -> None:
         """Write down two numbers that were found equal."""
-        self.comparisons.append(Comparison(left, right, _lines(sys._getframe(1))[1]))
+        self.comparisons.append(Comparison(left, right, _lines(sys._getframe())[1]))
 
     def _write(self, func: Any, args: Any, kwargs: Any, shapes: Shapes) -> None:
-        line, spot = _lines(sys._getframe(2))
+        line, spot = _lines(sys._getframe())
         leaves = list(_leaves((args, kwargs)))
         numbers = tuple(leaf for leaf in leaves if isinstance(leaf, int) and not isinstance(leaf, bool))
         floats = tuple(leaf for leaf in leaves if isinstance(leaf, float))
         operands = tuple((tuple(leaf.shape), self._source(leaf)) for leaf in leaves if isinstance(leaf, Tensor))
         name = str(getattr(func, "__name__", func))
-        self.calls.append(Call(name, self.stack[-1], line, spot, numbers, floats, shapes, operands))
+        self.calls.append(Call(name, self._stack[-1][0], line, spot, numbers, floats, shapes, operands))
 
     def _note(self, result: Any) -> None:
         tensors = [result] if isinstance(result, Tensor) else tensors_in(list(result))
@@ -147,7 +191,7 @@ def record(model: nn.Module, inputs: ExampleInputs, recorder: Recorder) -> Any:
         What the model returns.
     """
     for name, module in model.named_modules():
-        _watch(name, module, recorder.stack)
+        _watch(name, module, recorder)
     inputs = inputs.map_tensors(torch.clone)
     with torch.enable_grad(), torch.random.fork_rng(devices=[]), watching(recorder.compared):
         torch.manual_seed(0)
@@ -166,9 +210,15 @@ def shapes_of(value: Any) -> Shapes:
     return ()
 
 
-def _watch(name: str, module: nn.Module, stack: list[str]) -> None:
-    module.register_forward_pre_hook(lambda *_: stack.append(name), prepend=True)
-    module.register_forward_hook(lambda *_: stack.pop() and None, always_call=True)
+def _watch(name: str, module: nn.Module, recorder: Recorder) -> None:
+    def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
+        recorder.enter(name, pytree.tree_leaves((args, kwargs)))
+
+    def leave(module: nn.Module, args: Any, result: Any) -> None:
+        recorder.leave(result)
+
+    module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True)
+    module.register_forward_hook(leave, always_call=True)
 
 
 def _leaves(value: Any) -> Iterator[Any]:
@@ -190,7 +240,9 @@ def _lines(frame: FrameType | None) -> tuple[str, str]:
     spot = ""
     while frame is not None:
         code = frame.f_code
-        if not code.co_filename.startswith((TORCH, "<")):
+        if code is record.__code__:
+            break
+        if not code.co_filename.startswith((TORCH, OWN, "<")):
             here = f"{code.co_filename}:{frame.f_lineno}"
             spot = spot or here
             if code.co_name == "forward":

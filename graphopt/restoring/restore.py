@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -23,11 +23,12 @@ from graphopt.restoring.matching import Match, match_calls
 from graphopt.restoring.observing import observe
 from graphopt.restoring.places import assign
 from graphopt.restoring.reasons import INSTEAD, reason
-from graphopt.restoring.recording import Recorder, record
+from graphopt.restoring.recording import Call, Recorder, record
+from graphopt.restoring.skipping import skip, take_out
 from graphopt.restoring.solving import solve
 from graphopt.restoring.tensors import put_tensors
 from graphopt.restoring.tracked import Place, places_in
-from graphopt.rewrite.bypassing import bypass
+from graphopt.rewrite.ancestry import base_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +41,8 @@ class Restoration:
         program: what the smaller model computes.
         graph: analysis of the captured program.
         counts: how many indices each leaf keeps.
-        matches: what became of the calls that the user's model makes.
+        calls: what the user's model calls.
+        matches: what became of each call.
         read: places whose numbers the model's code passes on when it runs.
     """
 
@@ -49,6 +51,7 @@ class Restoration:
     program: Program
     graph: DependencyGraph
     counts: Mapping[Leaf, int]
+    calls: Sequence[Call]
     matches: Sequence[Match | None]
     read: frozenset[Place]
 
@@ -62,7 +65,7 @@ class Restoration:
         left: tuple[Moved, ...] = ()
         with Attempt():
             record(duplicate(module).eval(), inputs_of(self.program), trial)
-            moved = moved_constants(self.matches, trial.calls, self.graph, self.counts)
+            moved = moved_constants(self.calls, self.matches, trial.calls, self.graph, self.counts)
             tensors, left = folded(self.program, list(moved))
             put_tensors(module, tensors)
         return left
@@ -84,25 +87,35 @@ def restore(program: Program, model: nn.Module) -> Restoration:
     """
     lineage = program.lineage or Lineage(program, {})
     _require_same(model, lineage.origin)
-    graph = DependencyGraph(_base(lineage), regroup=lineage.regroup)
+    graph = DependencyGraph(base_of(program), regroup=lineage.regroup)
     counts = {leaf: int(mask.sum()) for leaf, mask in graph.masks(lineage.kept).items()}
     observed = observe(model, inputs_of(lineage.origin))
     matches = match_calls(observed.calls, graph, counts)
-    demands = [*demands_of(matches), *equalities(observed.comparisons), *followed(observed.calls, matches)]
+    demands = [
+        *demands_of(matches, graph, counts),
+        *equalities(observed.comparisons),
+        *followed(observed.calls, matches),
+    ]
     solution = solve(demands, observed.numbers, Sizes(observed.calls, matches, program.parameters))
     restored = duplicate(model)
     assign(restored, solution.values)
+    passing = skip(restored, observed, lineage.origin, lineage.bypassed)
     put_tensors(restored, program.parameters)
     read = frozenset(place for one in demands if not one.soft for place in places_in(one.expression))
-    restoration = Restoration(restored, model, program, graph, counts, matches, read)
+    restoration = Restoration(restored, model, program, graph, counts, observed.calls, matches, read)
     left = restoration.undo_constants(restored)
     name = type(model).__name__
     require_agreement(restored, program, lambda failure: reason(name, failure, solution.unmet, left))
-    return restoration
+    return _shortened(restoration, passing)
 
 
-def _base(lineage: Lineage) -> Program:
-    return bypass(lineage.origin, lineage.bypassed) if lineage.bypassed else lineage.origin
+def _shortened(restoration: Restoration, passing: Sequence[str]) -> Restoration:
+    """Take what only passes on out of its list, where the model computes the same without it."""
+    shorter = duplicate(restoration.module) if passing else restoration.module
+    with Attempt() as attempt:
+        take_out(shorter, passing)
+        require_agreement(shorter, restoration.program, str)
+    return restoration if attempt.failure is not None else replace(restoration, module=shorter)
 
 
 def _require_same(model: nn.Module, origin: Program) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -57,28 +58,59 @@ def solve(demands: Sequence[Demand], present: Mapping[Place, int], size_of: Call
     values: dict[Place, int] = {}
     unmet: list[Demand] = []
     sizes = {size: size_of(size) for demand in demands for size in sizes_in(demand.expression)}
-    pending = [one for one in dict.fromkeys(demands) if None not in map(sizes.get, sizes_in(one.expression))]
+    known = [one for one in dict.fromkeys(demands) if None not in map(sizes.get, sizes_in(one.expression))]
 
     def lookup(leaf: Place | Size) -> int:
         return values.get(leaf, present[leaf]) if isinstance(leaf, Place) else sizes[leaf] or 0
 
-    while pending:
-        demand = min(pending, key=lambda one: _rank(one, values))
-        pending.remove(demand)
+    queue = _Queue(known)
+    for demand in queue:
         free = [place for place in dict.fromkeys(places_in(demand.expression)) if place not in values]
         found = _assignment(demand, free, lookup)
         if found is not None:
             values.update(found)
+            queue.settle(found)
         elif not demand.soft:
             unmet.append(demand)
     return Solution({place: value for place, value in values.items() if value != present[place]}, tuple(unmet))
 
 
-def _rank(demand: Demand, values: Mapping[Place, int]) -> tuple[bool, int, bool, bool, int]:
-    """What is asked first: fewest unknowns, what stays as it is last, plain attributes before computed ones."""
-    places = set(places_in(demand.expression))
-    unknown, stays = len(places - values.keys()), demand.before == demand.after
-    return demand.soft, unknown, not demand.trusted, stays, _depth(demand.expression)
+class _Queue:
+    """Demands in the order in which they are asked.
+
+    Those with the fewest unknowns come first, what changes before what stays, plain attributes before computed ones,
+    and last what the model can do without.
+    """
+
+    def __init__(self, demands: Sequence[Demand]) -> None:
+        self._demands = demands
+        self._unknown = [set(places_in(one.expression)) for one in demands]
+        self._readers: dict[Place, list[int]] = {}
+        for number, places in enumerate(self._unknown):
+            for place in places:
+                self._readers.setdefault(place, []).append(number)
+        self._heap = [(self._rank(number), number) for number in range(len(demands))]
+        heapq.heapify(self._heap)
+
+    def __iter__(self) -> Iterator[Demand]:
+        asked: set[int] = set()
+        while self._heap:
+            rank, number = heapq.heappop(self._heap)
+            if number not in asked and rank == self._rank(number):
+                asked.add(number)
+                yield self._demands[number]
+
+    def settle(self, places: Iterable[Place]) -> None:
+        """Count places as known from here on."""
+        for place in places:
+            for number in self._readers.pop(place, ()):
+                self._unknown[number].discard(place)
+                heapq.heappush(self._heap, (self._rank(number), number))
+
+    def _rank(self, number: int) -> tuple[bool, int, bool, bool, int]:
+        one = self._demands[number]
+        stays = one.before == one.after
+        return one.soft, len(self._unknown[number]), not one.trusted, stays, _depth(one.expression)
 
 
 def _depth(expression: Expression) -> int:

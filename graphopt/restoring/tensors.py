@@ -24,7 +24,15 @@ def put_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         prefix = f"{name}." if name else ""
         for table in (module._parameters, module._buffers, module.__dict__):
             _replace(table, prefix, tensors, memo)
+        _add_biases(module, prefix, tensors, memo)
         _resize(module)
+
+
+def _add_biases(module: nn.Module, prefix: str, tensors: Mapping[str, Tensor], memo: dict[int, Tensor]) -> None:
+    """Give a module parameters that it has a name for but none of."""
+    for leaf, held in module._parameters.items():
+        if held is None and prefix + leaf in tensors:
+            module._parameters[leaf] = nn.Parameter(clone_tensor(tensors[prefix + leaf], memo).detach())
 
 
 def _replace(table: dict[str, Any], prefix: str, tensors: Mapping[str, Tensor], memo: dict[int, Tensor]) -> None:
@@ -82,6 +90,13 @@ def _row_norm(module: Any) -> dict[str, Any]:
     return {} if module.weight is None else {"normalized_shape": tuple(module.weight.shape)}
 
 
+def _attention(module: Any) -> dict[str, Any]:
+    width = module.out_proj.weight.shape[0]
+    key = width if module.k_proj_weight is None else module.k_proj_weight.shape[1]
+    value = width if module.v_proj_weight is None else module.v_proj_weight.shape[1]
+    return {"kdim": key, "vdim": value, "head_dim": module.embed_dim // module.num_heads}
+
+
 def _recurrent(module: Any) -> dict[str, Any]:
     module._flat_weights = [getattr(module, name, None) for name in module._flat_weights_names]
     into, state = module.weight_ih_l0, module.weight_hh_l0
@@ -100,4 +115,5 @@ _SIZES: dict[type[nn.Module], Callable[[Any], dict[str, Any]]] = {
     nn.LayerNorm: _row_norm,
     nn.RMSNorm: _row_norm,
     nn.RNNBase: _recurrent,
+    nn.MultiheadAttention: _attention,
 }

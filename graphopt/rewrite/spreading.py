@@ -29,7 +29,8 @@ def spread_rows(graph: DependencyGraph, masks: Masks, duplicate: GraphCopy) -> N
             if mask.all():
                 continue
             copy = duplicate.nodes[node]
-            _insert_spread(duplicate, copy, duplicate.nodes[operand], axis, mask)
+            trailing = operand.meta["val"].ndim - 1 - axis
+            _insert_spread(duplicate, copy, _read_as(duplicate, copy, duplicate.nodes[operand]), (axis, trailing), mask)
             select_positions(duplicate, copy, axis, torch.from_numpy(mask.nonzero()[0]))
 
 
@@ -50,11 +51,26 @@ def select_positions(duplicate: GraphCopy, node: fx.Node, axis: int, indices: Te
         user.replace_input_with(node, selected)
 
 
-def _insert_spread(duplicate: GraphCopy, node: fx.Node, operand: fx.Node, axis: int, mask: BoolArray) -> None:
-    """Put a zero behind the kept positions and look every position up: its own, or that zero."""
+def _read_as(duplicate: GraphCopy, reader: fx.Node, operand: fx.Node) -> fx.Node:
+    """What a node reads of an operand by now: some of its positions, or all of them spread out along another axis."""
+    copies = set(duplicate.nodes.values())
+    for item in reader.all_input_nodes:
+        source = item
+        while source not in copies and source.all_input_nodes:
+            source = source.all_input_nodes[0]
+        if source is operand:
+            return item
+    return operand
+
+
+def _insert_spread(duplicate: GraphCopy, node: fx.Node, operand: fx.Node, place: tuple[int, int], mask: BoolArray) -> None:
+    """Put a zero behind the kept positions and look every position up: its own, or that zero.
+
+    ``place`` is the axis, counted from the front and from the back.
+    """
+    axis, trailing = place
     kept = int(mask.sum())
     places = np.where(mask, np.cumsum(mask) - 1, kept)
-    trailing = operand.meta["val"].ndim - 1 - axis
     table = _table(duplicate, node, f"{node.name}_places_{axis}", torch.from_numpy(places))
     with node.graph.inserting_before(node):
         padded = node.graph.call_function(aten.constant_pad_nd.default, (operand, [0, 0] * trailing + [0, 1], 0))

@@ -119,19 +119,26 @@ class Evidence:
         """Return contributions of a parameter summed over all dimensions but one, float64 of shape ``(size,)``."""
         key = (name, dim, element)
         if key not in self._vectors:
-            self._vectors[key] = self._reduced(name, dim, element)
+            dims = {
+                dim,
+                *range(min(2, self.tensors[name].ndim)),
+            }  # who asks for one of the first two asks for the other
+            self._reduce(name, [each for each in dims if (name, each, element) not in self._vectors], element)
         return self._vectors[key]
 
-    def _reduced(self, name: str, dim: int, element: Element) -> Tensor:
+    def _reduce(self, name: str, dims: list[int], element: Element) -> None:
+        """Find the sums for some dimensions of a parameter, in one walk over it."""
         shape = tuple(self.tensors[name].shape)
-        others = [other for other in range(len(shape)) if other != dim]
-        vector = torch.zeros(shape[dim], dtype=torch.float64)
+        vectors = {dim: torch.zeros(shape[dim], dtype=torch.float64) for dim in dims}
         for box in boxes(shape):
             terms = element(Slab(self, name, box))
-            vector[box[dim]] += (terms.sum(dim=others) if others else terms).cpu()
-        if not bool(vector.isfinite().all()):
-            self._blame(name)
-        return vector
+            for dim, vector in vectors.items():
+                others = [other for other in range(len(shape)) if other != dim]
+                vector[box[dim]] += (terms.sum(dim=others) if others else terms).cpu()
+        for dim, vector in vectors.items():
+            if not bool(vector.isfinite().all()):
+                self._blame(name)
+            self._vectors[name, dim, element] = vector
 
     def _blame(self, name: str) -> None:
         """Say which tensor of a parameter is not finite."""

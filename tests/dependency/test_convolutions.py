@@ -67,3 +67,33 @@ def test_channels_under_windows_are_spread_out_again(wide: int) -> None:
     assert result.program.parameters["leave.weight"].shape == (2, 5, 1, 1)
     report = verify(program, result, per_axis=True)
     assert max(check.error for check in report.checks) < 1e-5
+
+
+def test_a_group_for_each_sample() -> None:
+    """Weights of a sample's own, all run by one convolution (Karras et al., StyleGAN2, arXiv 1912.04958)."""
+
+    class Modulated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.style, self.weight = nn.Linear(5, 4), nn.Parameter(torch.randn(6, 4, 3, 3))
+            self.enter, self.leave = nn.Conv2d(3, 4, 1), nn.Conv2d(6, 2, 1)
+
+        def forward(self, image: Tensor, latent: Tensor) -> Tensor:
+            x = self.enter(image)
+            batch, channels, height, width = x.shape
+            weight = self.weight[None] * self.style(latent)[:, None, :, None, None]
+            weight = weight.reshape(-1, channels, 3, 3)
+            x = nn.functional.conv2d(x.reshape(1, -1, height, width), weight, padding=1, groups=batch)
+            out: Tensor = self.leave(x.reshape(batch, -1, height, width))
+            return out
+
+    model = Modulated().eval()
+    program = capture(model, (torch.randn(2, 3, 7, 7), torch.randn(2, 5)))
+    graph = DependencyGraph(program)
+    assert graph.analysis.failures == {}
+    assert sorted(group.size for group in graph.groups) == [4, 6]
+    result = Pipeline("prune-channels{ratio=0.5}").run(program, PassContext(seed=0))
+    assert result.program.parameters["weight"].shape == (3, 2, 3, 3)
+    verify(program, result, per_axis=True)
+    images = torch.randn(5, 3, 7, 7), torch.randn(5, 5)
+    assert result.program(*images).shape == model(*images).shape

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from dependency.oracle import Atom, Oracle
+from dependency.closure import unclosed, unexplained
+from dependency.oracle import Oracle
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from laws.attention import Attention
@@ -15,7 +16,6 @@ from torch import Tensor, nn
 
 from graphopt.dependency.analysis import Omission
 from graphopt.dependency.graph import DependencyGraph
-from graphopt.dependency.placement import occurrences
 from graphopt.program import Program
 from graphopt.tracing import capture
 
@@ -73,39 +73,6 @@ def rows(draw: Draw, shape: Shape, depth: int) -> tuple[Block, ...]:
 def nets(draw: Draw) -> Net:
     shape = Shape(draw(st.sampled_from(("tokens", "image"))), draw(st.integers(3, 7)), 3)
     return Net(shape, draw(rows(shape.wide(shape.channels + 1), 1)), draw(st.sampled_from(("linear", "two"))))
-
-
-def unclosed(graph: DependencyGraph, oracle: Oracle) -> list[str]:
-    """Units that are no union of classes, or hold a fixed atom."""
-    of = {atom: members for members in oracle.classes for atom in members}
-    found = []
-    for group in graph.groups:
-        for unit in range(group.size):
-            atoms = {
-                (member.tensor, member.dim, int(flat)) for member in group.members for flat in member.indices()[unit]
-            }
-            missing = [of[atom] - atoms for atom in atoms if atom in of and not of[atom] <= atoms]
-            if missing or atoms & oracle.fixed:
-                found.append(f"{group.id}[{unit}]: without {missing}, fixed {atoms & oracle.fixed}")
-    return found
-
-
-def unexplained(graph: DependencyGraph, oracle: Oracle) -> list[Atom]:
-    """Atoms of classes that are not offered although no reason is given."""
-    offered = {
-        (member.tensor, member.dim, int(flat))
-        for group in graph.groups
-        for member in group.members
-        for flat in member.indices().reshape(-1)
-    }
-    left = [atom for members in oracle.classes if not members <= offered for atom in members]
-    return [atom for atom in left if atom not in offered and not _has_reason(graph, *atom)]
-
-
-def _has_reason(graph: DependencyGraph, name: str, dim: int, flat: int) -> bool:
-    """Whether every axis at an index is frozen, no parameter produces it, or its place tells the index apart."""
-    around = [leaf for leaf, box in occurrences(graph.dims(name)[dim]) if (box.indices(leaf.size) == flat).any()]
-    return all(leaf.frozen is not None or "produced" not in leaf.marks for leaf in around)
 
 
 @settings(max_examples=settings().max_examples, suppress_health_check=[HealthCheck.too_slow])

@@ -36,8 +36,9 @@ CALLS = {
     "logarithm_of_a_scale": lambda net, x: net.a(x) * net.scale.log() + net.scale.rsqrt(),
     "added_quotient": lambda net, x: torch.addcdiv(net.a(x), net.b(x), net.scale),
     "standardised_weight": lambda net, x: F.linear(net.a(x).sigmoid(), net.square - net.square.mean(1, keepdim=True)),
-    "weight_norm_of_a_residual": lambda net, x: net.a(x) + F.linear(
-        net.a(x), torch._weight_norm(net.square, net.scale.unsqueeze(1), 0)
+    "input_written_to": lambda net, x: net.a(x.mul_(2.0)),
+    "weight_norm_of_a_residual": lambda net, x: (
+        net.a(x) + F.linear(net.a(x), torch._weight_norm(net.square, net.scale.unsqueeze(1), 0))
     ),
     "low_rank": lambda net, x: F.linear(net.a(x).exp(), net.square + net.square @ net.square),
     "bilinear": lambda net, x: F.bilinear(net.a(x).sigmoid(), net.b(x).exp(), net.cube.exp()),

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ ROWS, FEATURES = 4, 5
 LARGEST = 1800
 HEIGHT = 40.0
 NAME = re.compile(r"\bv\d+\b")
+Outputs: TypeAlias = list[Tensor] | tuple[Tensor, ...]
 PREAMBLE = """\
 import torch
 from torch import nn
@@ -136,12 +138,12 @@ class Draft:
         self.values += made
         return made
 
-    def _named(self, expression: str, found: list[list[Tensor]]) -> tuple[list[str], list[Value]]:
+    def _named(self, expression: str, found: list[Outputs]) -> tuple[list[str], list[Value]]:
         """Lines that name every output and scale those that are large."""
         names = [f"v{self._names + place}" for place in range(len(found[0]))]
         self._names += len(names)
-        several = "" if len(names) == 1 else ", "
-        lines = [f"{several.join(names) or names[0]} = {expression}"]
+        target = "".join(f"{name}, " for name in names).strip() if isinstance(found[0], tuple) else names[0]
+        lines = [f"{target} = {expression}"]
         made = []
         for place, name in enumerate(names):
             tensors = [outputs[place] for outputs in found]
@@ -204,15 +206,15 @@ def _size(shape: Sequence[int]) -> int:
     return size
 
 
-def _evaluated(expression: str, before: Sequence[str], space: dict[str, object]) -> list[Tensor] | None:
-    """The tensors that an expression makes; None where it fails or makes something else."""
+def _evaluated(expression: str, before: Sequence[str], space: dict[str, object]) -> Outputs | None:
+    """What an expression makes, a list for one tensor and a tuple for several; None where that is something else."""
     try:
         for line in before:
             exec(line, space)
         out = eval(expression, space)
     except (RuntimeError, ValueError, IndexError, TypeError, NotImplementedError, AssertionError):
         return None
-    outputs = [out] if isinstance(out, Tensor) else list(out) if isinstance(out, tuple | list) else []
+    outputs: Outputs = [out] if isinstance(out, Tensor) else tuple(out) if isinstance(out, tuple | list) else []
     batch = len(space["x"])
     fine = [isinstance(item, Tensor) and item.ndim > 0 and len(item) == batch and _tame(item) for item in outputs]
     return outputs if fine and all(fine) else None
@@ -223,7 +225,7 @@ def _tame(tensor: Tensor) -> bool:
     return 0 < tensor.numel() <= LARGEST * len(tensor) and not tensor.is_complex() and bool(tensor.isfinite().all())
 
 
-def _alike(first: list[Tensor] | None, second: list[Tensor] | None) -> bool:
+def _alike(first: Outputs | None, second: Outputs | None) -> bool:
     """Whether outputs at two batch sizes differ in the batch alone."""
     one, other = ([(item.shape[1:], item.dtype) for item in outputs or ()] for outputs in (first, second))
     return one == other and any(kind.is_floating_point for _, kind in one)

@@ -18,12 +18,15 @@ Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 Built = tuple[nn.Module, tuple[Any, ...], dict[str, Any]]
 """A model in eval mode with its positional and named arguments."""
 
-LIBRARIES = ("peer_failures", "torchvision", "timm", "transformers", "diffusers")
-"""Where the entries come from; ``peer_failures`` holds hand-written modules."""
+LIBRARIES = ("peer_failures", "torchvision", "timm", "transformers", "diffusers", "others")
+"""Where the entries come from; ``peer_failures`` holds hand-written modules, ``others`` many small packages."""
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _NORMS = (*_BATCH_NORMS, nn.GroupNorm, nn.LayerNorm)
-_MODULES = {library: f"zoo.{library}_models" for library in LIBRARIES} | {"peer_failures": "zoo.peer_failures"}
+_MODULES = {library: f"zoo.{library}_models" for library in LIBRARIES} | {
+    "peer_failures": "zoo.peer_failures",
+    "others": "zoo.other_models",
+}
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ ROWS: tuple[Row, ...] = (
         {
             "sample": normal(2, 4, 3, 16, 16),
             "timestep": timestep,
-            "encoder_hidden_states": normal(2, 6, 32),
+            "encoder_hidden_states": normal(6, 6, 32),
             "controlnet_cond": normal(2, 4, 3, 16, 16),
             "conditioning_mask": ones(2, 1, 3, 16, 16),
         },

@@ -119,7 +119,9 @@ ROWS: tuple[Row, ...] = (
     (
         "hunyuan_video_framepack",
         "HunyuanVideoFramepackTransformer3DModel",
-        _HUNYUAN | {"num_single_layers": 2, "pooled_projection_dim": 32, "has_image_proj": True, "image_proj_dim": 16},
+        _HUNYUAN
+        | {"num_single_layers": 2, "pooled_projection_dim": 32, "has_image_proj": True, "image_proj_dim": 16}
+        | {"has_clean_x_embedder": True},
         _MASKED
         | {
             "timestep": _floats,
@@ -127,6 +129,12 @@ ROWS: tuple[Row, ...] = (
             "guidance": _floats,
             "image_embeds": normal(2, 3, 16),
             "indices_latents": lambda: torch.arange(2),
+            "latents_clean": normal(2, 4, 2, 8, 8),
+            "indices_latents_clean": lambda: torch.arange(2),
+            "latents_history_2x": normal(2, 4, 2, 8, 8),
+            "indices_latents_history_2x": lambda: torch.arange(2),
+            "latents_history_4x": normal(2, 4, 4, 8, 8),
+            "indices_latents_history_4x": lambda: torch.arange(4),
         },
     ),
     (

@@ -28,11 +28,17 @@ _YOLOS = (
 
 
 def _from_description(name: str) -> nn.Module:
-    """A model of ultralytics from one of its own files; the package is told to ask the network nothing."""
+    """A model of ultralytics from one of its own files; the package is told to ask the network nothing.
+
+    ``dynamic`` is its own switch for graphs of any input size; without it anchors of an earlier call are kept.
+    """
     os.environ["YOLO_AUTOINSTALL"], os.environ["YOLO_OFFLINE"] = "false", "true"
     tasks = importlib.import_module("ultralytics.nn.tasks")
     head = _HEADS.get(name.partition("-")[2], "Detection")
     made: nn.Module = getattr(tasks, f"{head}Model")(f"{name}.yaml", verbose=False)
+    for module in made.modules():
+        if getattr(module, "dynamic", True) is False:
+            module.dynamic = True
     return made
 
 
@@ -88,11 +94,23 @@ _CLASSIFIERS: tuple[str, ...] = (
 
 ENTRIES = (
     *rows("ultralytics", *(_described(name) for name in _YOLOS)),
-    *rows("encodec", ("causal", _encodec, {"causal": True}, _SOUND), ("weight_norm", _encodec, {"norm": "weight_norm"}, _SOUND)),
+    *rows(
+        "encodec",
+        ("causal", _encodec, {"causal": True}, _SOUND),
+        ("weight_norm", _encodec, {"norm": "weight_norm"}, _SOUND),
+    ),
     *rows("efficientnet_pytorch", ("efficientnet", _efficient, {}, _IMAGE)),
     *rows(
         "pytorchcv",
-        *((name, "pytorchcv.model_provider:get_model", {"name": name, "num_classes": 10}, tensors(normal(2, 3, 224, 224))) for name in _CLASSIFIERS),
+        *(
+            (
+                name,
+                "pytorchcv.model_provider:get_model",
+                {"name": name, "num_classes": 10},
+                tensors(normal(2, 3, 224, 224)),
+            )
+            for name in _CLASSIFIERS
+        ),
     ),
 )
 """Every entry of this file."""

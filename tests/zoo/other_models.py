@@ -2,21 +2,27 @@
 
 from zoo import (
     other_detectors,
+    other_medical,
     other_restoration,
     other_segmentation,
     other_sequence_papers,
     other_sequences,
     other_vision_papers,
     other_vit_pytorch,
+    other_x_transformers,
 )
 from zoo.catalogue import Entry
 
+PAPERS: tuple[Entry, ...] = (*other_sequence_papers.ENTRIES, *other_vision_papers.ENTRIES)
+"""Models written out, which need no package."""
+
 ENTRIES: tuple[Entry, ...] = (
-    *other_sequence_papers.ENTRIES,
-    *other_vision_papers.ENTRIES,
+    *PAPERS,
     *other_vit_pytorch.ENTRIES,
     *other_segmentation.ENTRIES,
+    *other_medical.ENTRIES,
     *other_restoration.ENTRIES,
+    *other_x_transformers.ENTRIES,
     *other_sequences.ENTRIES,
     *other_detectors.ENTRIES,
 )

@@ -1,8 +1,9 @@
 """Networks of spandrel that restore images or make them larger, one a paper."""
 
-from typing import Any
+from functools import partial
 
-from zoo.catalogue import normal, tensors
+import torch
+from zoo.catalogue import tensors
 from zoo.other_packages import Options, Row, rows
 
 _WINDOWS: Options = {
@@ -27,7 +28,8 @@ _STRIPES: Options = {
 
 def _row(name: str, where: str, options: Options, size: int = 16) -> Row:
     folder, _, rest = where.partition(".")
-    return name, f"spandrel.architectures.{folder}.__arch.{rest}", options, tensors(normal(2, 3, size, size))
+    image = partial(torch.rand, (2, 3, size, size))
+    return name, f"spandrel.architectures.{folder}.__arch.{rest}", options, tensors(image)
 
 
 _ATD: Options = {"category_size": 16, "num_tokens": 8, "reducted_dim": 4}
@@ -57,21 +59,46 @@ ENTRIES = rows(
     _row("esrgan", "ESRGAN.RRDB:RRDBNet", {"num_filters": 32, "num_blocks": 1, "scale": 2}),
     _row("fbcnn", "FBCNN.FBCNN:FBCNN", {"nc": [16, 24, 32, 512], "nb": 1}, 32),
     _row("fdat", "FDAT.fdat:FDAT", _FDAT),
-    _row("fftformer", "FFTformer.fftformer_arch:FFTformer", {"dim": 16, "num_blocks": [1, 1, 1], "num_refinement_blocks": 1}, 32),
-    _row("hat", "HAT.HAT:HAT", _WINDOWS | {"compress_ratio": 2, "squeeze_factor": 4, "overlap_ratio": 0.5, "num_feat": 32}),
+    _row(
+        "fftformer",
+        "FFTformer.fftformer_arch:FFTformer",
+        {"dim": 16, "num_blocks": [1, 1, 1], "num_refinement_blocks": 1},
+        32,
+    ),
+    _row(
+        "hat",
+        "HAT.HAT:HAT",
+        _WINDOWS | {"compress_ratio": 2, "squeeze_factor": 4, "overlap_ratio": 0.5, "num_feat": 32},
+    ),
     _row("cidnet", "HVICIDNet.cidnet:CIDNet", {"channels": [16, 16, 32, 48], "heads": [1, 2, 2, 4]}, 32),
     _row("kbnet", "KBNet.kbnet_s:KBNet_s", _NAF | {"ffn_scale": 1.5}, 32),
-    _row("mixdehaze", "MixDehazeNet.MixDehazeNet:MixDehazeNet", {"embed_dims": [16, 24, 32, 24, 16], "depths": [1, 1, 1, 1, 1]}, 48),
+    _row(
+        "mixdehaze",
+        "MixDehazeNet.MixDehazeNet:MixDehazeNet",
+        {"embed_dims": [16, 24, 32, 24, 16], "depths": [1, 1, 1, 1, 1]},
+        48,
+    ),
     _row("moesr", "MoESR.MoESR:MoESR", {"scale": 2, "n_blocks": 1, "n_block": 2, "dim": 32, "upsample_dim": 16}),
     _row("mosr", "MoSR.mosr_arch:MoSR", _GATED),
     _row("nafnet", "NAFNet.NAFNet_arch:NAFNet", _NAF, 32),
-    _row("omnisr", "OmniSR.OmniSR:OmniSR", {"num_feat": 32, "block_num": 1, "window_size": 4, "res_num": 1, "up_scale": 2, "pe": True, "bias": True}),
+    _row(
+        "omnisr",
+        "OmniSR.OmniSR:OmniSR",
+        {"num_feat": 32, "block_num": 1, "window_size": 4, "res_num": 1, "up_scale": 2, "pe": True, "bias": True},
+    ),
     _row("plksr", "PLKSR.PLKSR:PLKSR", {"dim": 32, "n_blocks": 2, "upscaling_factor": 2, "kernel_size": 9}),
     _row("realplksr", "PLKSR.RealPLKSR:RealPLKSR", {"dim": 32, "n_blocks": 2, "upscaling_factor": 2, "kernel_size": 9}),
-    _row("rcan", "RCAN.rcan_arch:RCAN", {"scale": 2, "n_resgroups": 2, "n_resblocks": 2, "n_feats": 32, "reduction": 8}),
+    _row(
+        "rcan", "RCAN.rcan_arch:RCAN", {"scale": 2, "n_resgroups": 2, "n_resblocks": 2, "n_feats": 32, "reduction": 8}
+    ),
     _row("rgt", "RGT.rgt:RGT", _STRIPES | {"c_ratio": 0.5}),
     _row("realcugan", "RealCUGAN.upcunet_v3:UpCunet2x", {}, 48),
-    _row("retinexformer", "RetinexFormer.retinexformer_arch:RetinexFormer", {"n_feat": 16, "stage": 1, "num_blocks": [1, 1, 1]}, 32),
+    _row(
+        "retinexformer",
+        "RetinexFormer.retinexformer_arch:RetinexFormer",
+        {"n_feat": 16, "stage": 1, "num_blocks": [1, 1, 1]},
+        32,
+    ),
     _row("safmn", "SAFMN.safmn:SAFMN", {"dim": 32, "n_blocks": 2, "upscaling_factor": 2}, 32),
     _row("scunet", "SCUNet.SCUNet:SCUNet", {"config": [1] * 7, "dim": 64, "input_resolution": 64}, 64),
     _row("span", "SPAN.span:SPAN", {"num_in_ch": 3, "num_out_ch": 3, "feature_channels": 24, "upscale": 2}),

@@ -192,9 +192,7 @@ class Vocoder(nn.Module):
         self.ups = nn.ModuleList(
             weighted(nn.ConvTranspose1d(64 // 2**k, 32 // 2**k, 4, stride=2, padding=1)) for k in range(2)
         )
-        self.stacks = nn.ModuleList(
-            nn.ModuleList(self._stack(32 // 2**k, size) for size in (3, 5)) for k in range(2)
-        )
+        self.stacks = nn.ModuleList(nn.ModuleList(self._stack(32 // 2**k, size) for size in (3, 5)) for k in range(2))
         self.head = weighted(nn.Conv1d(16, 1, 7, padding=3))
 
     @staticmethod

@@ -1,10 +1,6 @@
 """Text, sound and table models of many packages."""
 
 import importlib
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -16,67 +12,15 @@ _TOKENS = tensors(integers(64, 2, 16))
 _SIGNAL = tensors(normal(2, 16, 64))
 
 
-def _x_transformer(stack: str, wrapper: Options | None = None, **options: Any) -> nn.Module:
-    library = importlib.import_module("x_transformers")
-    layers = getattr(library, stack)(dim=64, depth=2, heads=4, attn_dim_head=16, ff_mult=2, **options)
-    chosen = {"num_tokens": 64, "max_seq_len": 32, **(wrapper or {})}
-    made: nn.Module = library.TransformerWrapper(attn_layers=layers, **chosen)
-    return made
-
-
-def _continuous(**options: Any) -> nn.Module:
-    library = importlib.import_module("x_transformers")
-    layers = library.Encoder(dim=64, depth=2, heads=4, attn_dim_head=16, **options)
-    made: nn.Module = library.ContinuousTransformerWrapper(dim_in=16, dim_out=8, max_seq_len=32, attn_layers=layers)
-    return made
-
-
-def _image_encoder() -> nn.Module:
-    library = importlib.import_module("x_transformers")
-    layers = library.Encoder(dim=64, depth=2, heads=4, attn_dim_head=16)
-    made: nn.Module = library.ViTransformerWrapper(image_size=32, patch_size=8, num_classes=10, attn_layers=layers)
-    return made
-
-
-def _x(name: str, stack: str, wrapper: Options | None = None, **options: Any) -> Any:
-    return name, _x_transformer, {"stack": stack, "wrapper": wrapper, **options}, _TOKENS
-
-
-X_TRANSFORMERS = rows(
-    "x_transformers",
-    _x("gpt", "Decoder"),
-    _x("bert", "Encoder"),
-    _x("llama", "Decoder", rotary_pos_emb=True, use_rmsnorm=True, ff_glu=True, ff_swish=True, ff_no_bias=True),
-    _x("palm", "Decoder", rotary_pos_emb=True, attn_one_kv_head=True, ff_glu=True, shift_tokens=1),
-    _x("grouped", "Decoder", attn_kv_heads=2, rotary_xpos=True),
-    _x("alibi", "Decoder", {"use_abs_pos_emb": False}, alibi_pos_bias=True, alibi_num_heads=2),
-    _x("t5_bias", "Encoder", {"use_abs_pos_emb": False}, rel_pos_bias=True, use_simple_rmsnorm=True),
-    _x("dynamic_bias", "Encoder", {"use_abs_pos_emb": False}, dynamic_pos_bias=True),
-    _x("talking_heads", "Decoder", attn_pre_talking_heads=True, attn_post_talking_heads=True),
-    _x("qk_norm", "Decoder", attn_qk_norm=True, attn_qk_norm_dim_scale=True),
-    _x("gated_values", "Decoder", attn_gate_values=True, attn_head_scale=True, attn_num_mem_kv=4),
-    _x("on_attention", "Decoder", attn_on_attn=True, sandwich_norm=True),
-    _x("macaron", "Decoder", macaron=True),
-    _x("gated_residual", "Decoder", gate_residual=True, residual_attn=True),
-    _x("scale_residual", "Decoder", scale_residual=True, use_scalenorm=True, ff_relu_squared=True),
-    _x("sparse_topk", "Decoder", attn_sparse_topk=4),
-    _x("memory_tokens", "Decoder", {"num_memory_tokens": 4}, softclamp_output=True),
-    _x("flash", "Decoder", attn_flash=True, attn_kv_heads=2),
-    ("continuous", _continuous, {}, tensors(normal(2, 12, 16))),
-    ("image", _image_encoder, {}, tensors(normal(2, 3, 32, 32))),
-    (
-        "encoder_decoder",
-        "x_transformers:XTransformer",
-        {"dim": 64}
-        | {f"{side}_{key}": value for side in ("enc", "dec") for key, value in
-           (("num_tokens", 64), ("depth", 1), ("heads", 4), ("max_seq_len", 32), ("attn_dim_head", 16))},
-        tensors(integers(64, 2, 12), integers(64, 2, 9)),
-    ),
-)
-
 _LM: Options = {"num_tokens": 64, "dim": 64, "depth": 2, "heads": 4}
-_PERCEIVER: Options = {"depth": 2, "num_latents": 8, "latent_dim": 32, "cross_dim_head": 16, "latent_dim_head": 16,
-                       "latent_heads": 2}
+_PERCEIVER: Options = {
+    "depth": 2,
+    "num_latents": 8,
+    "latent_dim": 32,
+    "cross_dim_head": 16,
+    "latent_dim_head": 16,
+    "latent_heads": 2,
+}
 
 
 def _decoder_of_perceiver() -> nn.Module:
@@ -132,7 +76,16 @@ def _two_towers_resnet() -> nn.Module:
 def _captioner() -> nn.Module:
     library = importlib.import_module("open_clip.coca_model")
     configuration = importlib.import_module("open_clip.model")
-    image = configuration.CLIPVisionCfg(layers=2, width=64, head_width=16, patch_size=8, image_size=32, attentional_pool=True, attn_pooler_heads=4, output_tokens=True)
+    image = configuration.CLIPVisionCfg(
+        layers=2,
+        width=64,
+        head_width=16,
+        patch_size=8,
+        image_size=32,
+        attentional_pool=True,
+        attn_pooler_heads=4,
+        output_tokens=True,
+    )
     text = configuration.CLIPTextCfg(16, 64, width=64, heads=4, layers=2, embed_cls=True, output_tokens=True)
     decoder = library.MultimodalCfg(width=64, heads=4, layers=2, context_length=16, vocab_size=64)
     made: nn.Module = library.CoCa(64, decoder, text, image)
@@ -154,44 +107,156 @@ SINGLE = (
     ),
     *rows(
         "perceiver_pytorch",
-        ("perceiver", "perceiver_pytorch:Perceiver", _PERCEIVER | {"num_freq_bands": 4, "max_freq": 10.0, "num_classes": 10}, tensors(normal(2, 8, 8, 3))),
+        (
+            "perceiver",
+            "perceiver_pytorch:Perceiver",
+            _PERCEIVER | {"num_freq_bands": 4, "max_freq": 10.0, "num_classes": 10},
+            tensors(normal(2, 8, 8, 3)),
+        ),
         ("perceiver_io", _decoder_of_perceiver, {}, tensors(normal(2, 10, 24), queries=normal(6, 20))),
     ),
-    *rows("performer_pytorch", ("performer", "performer_pytorch:PerformerLM", _LM | {"dim_head": 16, "max_seq_len": 32, "nb_features": 8}, _TOKENS)),
+    *rows(
+        "performer_pytorch",
+        (
+            "performer",
+            "performer_pytorch:PerformerLM",
+            _LM | {"dim_head": 16, "max_seq_len": 32, "nb_features": 8},
+            _TOKENS,
+        ),
+    ),
     *rows(
         "reformer_pytorch",
-        ("reformer", "reformer_pytorch:ReformerLM", _LM | {"dim_head": 16, "max_seq_len": 32, "bucket_size": 4, "n_hashes": 2, "ff_chunks": 1, "causal": True}, _TOKENS),
+        (
+            "reformer",
+            "reformer_pytorch:ReformerLM",
+            _LM | {"dim_head": 16, "max_seq_len": 32, "bucket_size": 4, "n_hashes": 2, "ff_chunks": 1, "causal": True},
+            _TOKENS,
+        ),
     ),
     *rows("linformer", ("linformer", "linformer:LinformerLM", _LM | {"seq_len": 16, "k": 8}, _TOKENS)),
-    *rows("linear_attention_transformer", ("linear_attention", "linear_attention_transformer:LinearAttentionTransformerLM", _LM | {"dim_head": 16, "max_seq_len": 16, "causal": False}, _TOKENS)),
-    *rows("local_attention", ("local_attention", "local_attention:LocalTransformer", _LM | {"dim_head": 16, "max_seq_len": 32, "local_attn_window_size": 8, "num_residual_streams": 1}, _TOKENS)),
+    *rows(
+        "linear_attention_transformer",
+        (
+            "linear_attention",
+            "linear_attention_transformer:LinearAttentionTransformerLM",
+            _LM | {"dim_head": 16, "max_seq_len": 16, "causal": False},
+            _TOKENS,
+        ),
+    ),
+    *rows(
+        "local_attention",
+        (
+            "local_attention",
+            "local_attention:LocalTransformer",
+            _LM | {"dim_head": 16, "max_seq_len": 32, "local_attn_window_size": 8, "num_residual_streams": 1},
+            _TOKENS,
+        ),
+    ),
     *rows("nystrom_attention", ("nystromformer", _landmarks, {}, tensors(normal(2, 16, 20)))),
-    *rows("g_mlp_pytorch", ("gmlp", "g_mlp_pytorch:gMLP", {"num_tokens": 64, "dim": 64, "depth": 2, "seq_len": 16, "causal": True, "attn_dim": 16}, _TOKENS)),
-    *rows("siren_pytorch", ("siren", "siren_pytorch:SirenNet", {"dim_in": 2, "dim_hidden": 64, "dim_out": 3, "num_layers": 3}, tensors(normal(2, 20, 2)))),
+    *rows(
+        "g_mlp_pytorch",
+        (
+            "gmlp",
+            "g_mlp_pytorch:gMLP",
+            {"num_tokens": 64, "dim": 64, "depth": 2, "seq_len": 16, "causal": True, "attn_dim": 16},
+            _TOKENS,
+        ),
+    ),
+    *rows(
+        "siren_pytorch",
+        (
+            "siren",
+            "siren_pytorch:SirenNet",
+            {"dim_in": 2, "dim_hidden": 64, "dim_out": 3, "num_layers": 3},
+            tensors(normal(2, 20, 2)),
+        ),
+    ),
     *rows(
         "pytorch_tcn",
         ("tcn", "pytorch_tcn:TCN", {"num_inputs": 16, "num_channels": [32, 32, 24], "kernel_size": 3}, _SIGNAL),
-        ("tcn_gated", "pytorch_tcn:TCN", {"num_inputs": 16, "num_channels": [32, 24], "kernel_size": 3, "use_skip_connections": True, "use_gate": True, "causal": False}, _SIGNAL),
+        (
+            "tcn_gated",
+            "pytorch_tcn:TCN",
+            {
+                "num_inputs": 16,
+                "num_channels": [32, 24],
+                "kernel_size": 3,
+                "use_skip_connections": True,
+                "use_gate": True,
+                "causal": False,
+            },
+            _SIGNAL,
+        ),
     ),
     *rows(
         "rtdl_revisiting_models",
-        ("mlp", "rtdl_revisiting_models:MLP", {"d_in": 12, "d_out": 3, "n_blocks": 3, "d_block": 48, "dropout": 0.1}, tensors(normal(2, 12))),
-        ("resnet", "rtdl_revisiting_models:ResNet", {"d_in": 12, "d_out": 3, "n_blocks": 2, "d_block": 48, "d_hidden": 64, "d_hidden_multiplier": None, "dropout1": 0.1, "dropout2": 0.0}, tensors(normal(2, 12))),
+        (
+            "mlp",
+            "rtdl_revisiting_models:MLP",
+            {"d_in": 12, "d_out": 3, "n_blocks": 3, "d_block": 48, "dropout": 0.1},
+            tensors(normal(2, 12)),
+        ),
+        (
+            "resnet",
+            "rtdl_revisiting_models:ResNet",
+            {
+                "d_in": 12,
+                "d_out": 3,
+                "n_blocks": 2,
+                "d_block": 48,
+                "d_hidden": 64,
+                "d_hidden_multiplier": None,
+                "dropout1": 0.1,
+                "dropout2": 0.0,
+            },
+            tensors(normal(2, 12)),
+        ),
         (
             "ft_transformer",
             "rtdl_revisiting_models:FTTransformer",
-            {"n_cont_features": 5, "cat_cardinalities": [4, 7], "d_out": 3, "n_blocks": 2, "d_block": 64, "attention_n_heads": 4, "attention_dropout": 0.1, "ffn_d_hidden": 96, "ffn_d_hidden_multiplier": None, "ffn_dropout": 0.1, "residual_dropout": 0.0},
+            {
+                "n_cont_features": 5,
+                "cat_cardinalities": [4, 7],
+                "d_out": 3,
+                "n_blocks": 2,
+                "d_block": 64,
+                "attention_n_heads": 4,
+                "attention_dropout": 0.1,
+                "ffn_d_hidden": 96,
+                "ffn_d_hidden_multiplier": None,
+                "ffn_dropout": 0.1,
+                "residual_dropout": 0.0,
+            },
             tensors(normal(2, 5), integers(4, 2, 2)),
         ),
     ),
     *rows("pytorch_tabnet", ("tabnet", _attentive_tables, {}, tensors(normal(2, 12)))),
     *rows(
         "snac",
-        ("snac", "snac:SNAC", {"encoder_dim": 16, "encoder_rates": [2, 2], "decoder_dim": 64, "decoder_rates": [2, 2], "attn_window_size": None, "codebook_size": 16, "codebook_dim": 4, "vq_strides": [2, 1]}, tensors(normal(2, 1, 64))),
+        (
+            "snac",
+            "snac:SNAC",
+            {
+                "encoder_dim": 16,
+                "encoder_rates": [2, 2],
+                "decoder_dim": 64,
+                "decoder_rates": [2, 2],
+                "attn_window_size": None,
+                "codebook_size": 16,
+                "codebook_dim": 4,
+                "vq_strides": [2, 1],
+            },
+            tensors(normal(2, 1, 64)),
+        ),
     ),
     *rows(
         "vector_quantize_pytorch",
-        ("vector_quantize", "vector_quantize_pytorch:VectorQuantize", {"dim": 32, "codebook_size": 16, "codebook_dim": 16}, tensors(normal(2, 10, 32))),
+        (
+            "vector_quantize",
+            "vector_quantize_pytorch:VectorQuantize",
+            {"dim": 32, "codebook_size": 16, "codebook_dim": 16},
+            tensors(normal(2, 10, 32)),
+        ),
     ),
 )
 
@@ -199,9 +264,29 @@ _UNET: Options = {"dim": 16, "dim_mults": (1, 2, 4), "attn_dim_head": 8, "attn_h
 DIFFUSION = rows(
     "denoising_diffusion_pytorch",
     ("unet", "denoising_diffusion_pytorch:Unet", _UNET, tensors(normal(2, 3, 16, 16), integers(100, 2))),
-    ("unet_self_condition", "denoising_diffusion_pytorch:Unet", _UNET | {"self_condition": True, "learned_sinusoidal_cond": True}, tensors(normal(2, 3, 16, 16), integers(100, 2))),
+    (
+        "unet_self_condition",
+        "denoising_diffusion_pytorch:Unet",
+        _UNET | {"self_condition": True, "learned_sinusoidal_cond": True},
+        tensors(normal(2, 3, 16, 16), integers(100, 2)),
+    ),
     ("unet_1d", "denoising_diffusion_pytorch:Unet1D", _UNET, tensors(normal(2, 3, 32), integers(100, 2))),
-    ("karras_unet", "denoising_diffusion_pytorch:KarrasUnet", {"image_size": 16, "dim": 16, "dim_max": 32, "num_classes": 5, "num_downsamples": 2, "num_blocks_per_stage": 1, "attn_res": (8,), "attn_dim_head": 8}, tensors(normal(2, 4, 16, 16), integers(100, 2), class_labels=integers(5, 2))),
+    (
+        "karras_unet",
+        "denoising_diffusion_pytorch:KarrasUnet",
+        {
+            "image_size": 16,
+            "dim": 16,
+            "dim_max": 32,
+            "num_classes": 5,
+            "num_downsamples": 2,
+            "num_blocks_per_stage": 1,
+            "attn_res": (8,),
+            "attn_dim_head": 8,
+        },
+        tensors(normal(2, 4, 16, 16), integers(100, 2), class_labels=integers(5, 2)),
+    ),
 )
 
-ENTRIES = (*X_TRANSFORMERS, *TOWERS, *SINGLE, *DIFFUSION)
+ENTRIES = (*TOWERS, *SINGLE, *DIFFUSION)
+"""Every entry of this file."""

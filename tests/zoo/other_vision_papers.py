@@ -75,10 +75,15 @@ class SkipTransformer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.patches, self.positions = nn.Conv2d(3, WIDTH, 4, stride=4), nn.Parameter(torch.randn(1, 17, WIDTH))
-        layer = lambda: nn.TransformerEncoderLayer(WIDTH, HEADS, 96, batch_first=True, norm_first=True)  # noqa: E731
-        self.down, self.middle, self.up = nn.ModuleList([layer(), layer()]), layer(), nn.ModuleList([layer(), layer()])
+        self.down, self.middle, self.up = self._blocks(2), self._blocks(1)[0], self._blocks(2)
         self.joins = nn.ModuleList(nn.Linear(2 * WIDTH, WIDTH) for _ in range(2))
         self.norm, self.head, self.final = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 48), nn.Conv2d(3, 3, 3, padding=1)
+
+    @staticmethod
+    def _blocks(count: int) -> nn.ModuleList:
+        return nn.ModuleList(
+            nn.TransformerEncoderLayer(WIDTH, HEADS, 96, batch_first=True, norm_first=True) for _ in range(count)
+        )
 
     def forward(self, image: Tensor, time: Tensor) -> Tensor:
         tokens = self.patches(image).flatten(2).transpose(1, 2)
@@ -182,7 +187,7 @@ class StyleGenerator(nn.Module):
 
 
 class Radiance(nn.Module):
-    """NeRF's field: waves of the position, a skip into the middle, density and then a colour that sees the direction."""
+    """NeRF's field: waves of the position, a skip into the middle, density, and a colour that sees the direction."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -241,9 +246,13 @@ class QuantisedAutoencoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoder = nn.Sequential(nn.Conv2d(3, 24, 4, stride=2, padding=1), nn.ReLU(), nn.Conv2d(24, 16, 3, padding=1))
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, 24, 4, stride=2, padding=1), nn.ReLU(), nn.Conv2d(24, 16, 3, padding=1)
+        )
         self.codes = nn.Embedding(32, 16)
-        self.decoder = nn.Sequential(nn.Conv2d(16, 24, 3, padding=1), nn.ReLU(), nn.ConvTranspose2d(24, 3, 4, stride=2, padding=1))
+        self.decoder = nn.Sequential(
+            nn.Conv2d(16, 24, 3, padding=1), nn.ReLU(), nn.ConvTranspose2d(24, 3, 4, stride=2, padding=1)
+        )
 
     def forward(self, image: Tensor) -> Tensor:
         latent = self.encoder(image).permute(0, 2, 3, 1)

@@ -1,7 +1,7 @@
 """Vision transformers of vit-pytorch, one a paper."""
 
 from zoo.catalogue import normal, tensors
-from zoo.other_packages import Options, Row, rows
+from zoo.other_packages import Options, rows
 
 _IMAGE = tensors(normal(2, 3, 32, 32))
 _LARGE = tensors(normal(2, 3, 64, 64))
@@ -146,7 +146,14 @@ ENTRIES = rows(
     (
         "scalable_vit",
         "vit_pytorch.scalable_vit:ScalableViT",
-        {"num_classes": 10, "dim": 32, "heads": (2, 2), "depth": (1, 1), "reduction_factor": (4, 2), "window_size": (4, 4)},
+        {
+            "num_classes": 10,
+            "dim": 32,
+            "heads": (2, 2),
+            "depth": (1, 1),
+            "reduction_factor": (4, 2),
+            "window_size": (4, 4),
+        },
         _LARGE,
     ),
     (
@@ -176,10 +183,14 @@ ENTRIES = rows(
         _VIT | {"num_residual_streams": 2},
         _IMAGE,
     ),
-    ("qk_norm", "vit_pytorch.simple_vit_with_qk_norm:SimpleViT", _VIT, _IMAGE),
     ("register_tokens", "vit_pytorch.simple_vit_with_register_tokens:SimpleViT", _VIT, _IMAGE),
     ("value_residual", "vit_pytorch.simple_vit_with_value_residual:SimpleViT", _VIT, _IMAGE),
-    ("t2t", "vit_pytorch.t2t:T2TViT", _HEADS | {"image_size": 64, "dim_head": 16, "t2t_layers": ((7, 4), (3, 2))}, _LARGE),
+    (
+        "t2t",
+        "vit_pytorch.t2t:T2TViT",
+        _HEADS | {"image_size": 64, "dim_head": 16, "t2t_layers": ((7, 4), (3, 2))},
+        _LARGE,
+    ),
     ("twins_svt", "vit_pytorch.twins_svt:TwinsSVT", _TWINS | {"num_classes": 10}, _LARGE),
     ("small_dataset", "vit_pytorch.vit_for_small_dataset:ViT", _VIT, _IMAGE),
     (
@@ -192,8 +203,17 @@ ENTRIES = rows(
     (
         "vivit",
         "vit_pytorch.vivit:ViViT",
-        _VIDEO | {"image_patch_size": 8, "num_classes": 10, "dim": 64, "spatial_depth": 1, "temporal_depth": 1,
-                  "heads": 4, "mlp_dim": 96, "dim_head": 16},
+        _VIDEO
+        | {
+            "image_patch_size": 8,
+            "num_classes": 10,
+            "dim": 64,
+            "spatial_depth": 1,
+            "temporal_depth": 1,
+            "heads": 4,
+            "mlp_dim": 96,
+            "dim_head": 16,
+        },
         tensors(normal(2, 3, 4, 16, 16)),
     ),
     ("xcit", "vit_pytorch.xcit:XCiT", _VIT | {"cls_depth": 1}, _IMAGE),

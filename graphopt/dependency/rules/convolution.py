@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from graphopt.dependency.registry import Sample, coupling_rule
 from graphopt.dependency.terms import Dim, dim_size
-from graphopt.dependency.ties import Dims, Ties
+from graphopt.dependency.ties import Dims, Ties, concrete
 
 KERNEL = "an axis of a convolution's kernel"
 SPATIAL = "a spatial axis"
@@ -68,7 +68,7 @@ def convolution(t: Ties) -> Dims:
     """``input: (N, C, ...)``, ``weight: (O, C // groups, ...)``, ``bias: (O,)``; N may be absent."""
     dims, (out, inner) = t.dims("input"), _kernel(t)
     channels = len(dims) - len(t.dims("weight")) + 1
-    groups = int(t["groups"])
+    groups = concrete(t["groups"])
     if groups == 1:
         t.tie(dims[channels], inner)
     else:
@@ -89,7 +89,7 @@ def transposed(t: Ties) -> Dims:
     channels = len(dims) - len(t.dims("weight")) + 1
     t.tie(dims[channels], source)
     out = inner
-    groups = int(t["groups"])
+    groups = concrete(t["groups"])
     if groups > 1:
         lead, _ = t.split(source, dim_size(source) // groups)
         out = lead + inner

@@ -1,0 +1,1 @@
+"""CPU seconds of a whole prune, graphopt beside Torch-Pruning."""

@@ -1,0 +1,85 @@
+"""The laws on random graphs of up to 60 operators, drawn from every coupling rule that has a sample."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import hypothesis
+import pytest
+from dependency.closure import unclosed, unexplained
+from dependency.oracle import Oracle
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from laws.checks import captured, check
+from laws.draft import Draft, Picks
+from laws.graphs import MOST, NUMBERS, Graph, assembled, graphs
+from laws.sampled import NAMES, apply_rule
+from laws.structure import STEMS, STEPS
+
+from graphopt.dependency.graph import DependencyGraph
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of operators that torch has newer ones for
+
+FUZZ = settings().max_examples > 100
+PARTS, GRAPHS = (8, settings().max_examples // 8) if FUZZ else (1, 25)
+relaxed = settings(deadline=None, suppress_health_check=list(HealthCheck))
+
+CUTS_THE_BATCH = ("chunk.default", "narrow.default", "split.Tensor", "tensor_split.indices", "tensor_split.sections")
+UNREACHED = {f"aten.{name}" for name in CUTS_THE_BATCH}
+"""Rules whose samples cut the batch, so that no further operator fits; ``cut`` and ``window`` cut other dimensions."""
+
+MOVED = ("cat", "combine", "cut", "linear", "merge", "permute", "residual", "shuffle", "split", "stack", "stem", "window")
+"""Steps that the oracle of single indices follows."""
+
+
+@pytest.mark.hypothesis
+@pytest.mark.parametrize("part", range(PARTS))
+def test_laws_hold_on_random_graphs(part: int, record_property: Callable[[str, object], None]) -> None:
+    drawn: Counter[str] = Counter()
+    seen = []
+
+    @(lambda run: run if FUZZ else hypothesis.seed(part)(run))
+    @settings(relaxed, max_examples=GRAPHS)
+    @given(graph=graphs(), seed=st.integers(0, 1000))
+    def run(graph: Graph, seed: int) -> None:
+        drawn.update(graph.drawn)
+        seen.append(check(graph, seed, fresh=seed % 3 == 0, most=2))
+
+    run()
+    record_property("graphs", len(seen))
+    record_property("rules", sorted(drawn))
+    assert len(seen) >= GRAPHS
+    assert sum(entry.axes for entry in seen) > GRAPHS
+
+
+@settings(relaxed, max_examples=settings().max_examples)
+@given(steps=st.lists(st.tuples(st.sampled_from(MOVED), NUMBERS), min_size=1, max_size=8))
+def test_small_graphs_agree_with_single_indices(steps: list[tuple[str, list[int]]]) -> None:
+    program = captured(assembled(steps, most=12))
+    graph, oracle = DependencyGraph(program), Oracle(program)
+    assert unclosed(graph, oracle) == []
+    assert unexplained(graph, oracle) == []
+
+
+@pytest.mark.parametrize("target", NAMES)
+def test_every_rule_is_reached(target: str) -> None:
+    made = []
+    for number in range(len(STEMS)):
+        draft = Draft()
+        STEPS["stem"](draft, Picks([number, 1]))
+        made += apply_rule(draft, target, Picks([0]))
+    assert bool(made) != (target in UNREACHED)
+
+
+def test_every_step_is_reached() -> None:
+    for name, step in STEPS.items():
+        draft = Draft()
+        STEPS["stem"](draft, Picks([4]))
+        STEPS["stem"](draft, Picks([0]))
+        STEPS["window"](draft, Picks([1, 1, 2]))
+        assert any(step(draft, Picks([number] * 6)) for number in range(4)), name
+
+
+def test_a_graph_has_up_to_60_operators_and_reaches_every_value() -> None:
+    graph = assembled([("linear", [0, 0]), ("aten.relu.default", [1])] * MOST)
+    assert graph.source.count("\n        v") == MOST
+    assert len(captured(graph).graph_module.graph.find_nodes(op="placeholder")) == 1
