@@ -63,7 +63,9 @@ def _read_as(duplicate: GraphCopy, reader: fx.Node, operand: fx.Node) -> fx.Node
     return operand
 
 
-def _insert_spread(duplicate: GraphCopy, node: fx.Node, operand: fx.Node, place: tuple[int, int], mask: BoolArray) -> None:
+def _insert_spread(
+    duplicate: GraphCopy, node: fx.Node, operand: fx.Node, place: tuple[int, int], mask: BoolArray
+) -> None:
     """Put a zero behind the kept positions and look every position up: its own, or that zero.
 
     ``place`` is the axis, counted from the front and from the back.

@@ -111,5 +111,7 @@ def test_a_package_whose_rules_cannot_be_loaded_is_named(tmp_path: Path, rules: 
     done = run(tmp_path)
     assert done.returncode != 0
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("graphopt.errors.RegistrationError: the package thirdparty-kit offers the coupling rules 'kit'")
+    assert last.startswith(
+        "graphopt.errors.RegistrationError: the package thirdparty-kit offers the coupling rules 'kit'"
+    )
     assert f"at {entry}, which cannot be loaded: {told}" in last

@@ -27,7 +27,20 @@ CUTS_THE_BATCH = ("chunk.default", "narrow.default", "split.Tensor", "tensor_spl
 UNREACHED = {f"aten.{name}" for name in CUTS_THE_BATCH}
 """Rules whose samples cut the batch, so that no further operator fits; ``cut`` and ``window`` cut other dimensions."""
 
-MOVED = ("cat", "combine", "cut", "linear", "merge", "permute", "residual", "shuffle", "split", "stack", "stem", "window")
+MOVED = (
+    "cat",
+    "combine",
+    "cut",
+    "linear",
+    "merge",
+    "permute",
+    "residual",
+    "shuffle",
+    "split",
+    "stack",
+    "stem",
+    "window",
+)
 """Steps that the oracle of single indices follows."""
 
 
@@ -49,6 +62,7 @@ def test_laws_hold_on_random_graphs(part: int, record_property: Callable[[str, o
     record_property("rules", sorted(drawn))
     assert len(seen) >= GRAPHS
     assert sum(entry.axes for entry in seen) > GRAPHS
+    assert sum(entry.dynamic for entry in seen) > 0.9 * GRAPHS  # torch.export fixes the batch of a few
 
 
 @settings(relaxed, max_examples=settings().max_examples)

@@ -18,11 +18,11 @@ from graphopt.program import Program
 
 ALWAYS = {
     "peer_failures": slice(None),
-    "torchvision": slice(0, None, 5),
-    "timm": slice(0, None, 12),
-    "transformers": slice(0, None, 7),
-    "diffusers": slice(1, None, 6),
-    "others": slice(0, len(PAPERS), 3),
+    "torchvision": slice(0, None, 9),
+    "timm": slice(0, None, 18),
+    "transformers": slice(0, None, 20),
+    "diffusers": slice(1, None, 14),
+    "others": slice(0, len(PAPERS), 5),
 }
 """Entries of each library that run always; the others run with the slow tests."""
 
