@@ -82,6 +82,7 @@ def load(path: str | Path, model: nn.Module) -> Result:
         raise PlanError(f"found {model!r} as the model, wanted an nn.Module: build a fresh one")
     folder = Path(path)
     recover(folder)
+    _refuse_pretrained(folder, model)
     check_manifest(folder, (MARKER, WEIGHTS, TENSORS, STRUCTURE, REPORT))
     plan = Plan.from_json((folder / MARKER).read_text(encoding="utf-8"))
     report = _read_report(folder / REPORT)
@@ -93,6 +94,16 @@ def load(path: str | Path, model: nn.Module) -> Result:
     program = _with_tensors(program, read_tensors(folder / WEIGHTS), folder / WEIGHTS)
     programs = replay_programs(plan, program)
     return Result(program=program, programs=programs, plan=plan, schedule=plan.schedule, report=report)
+
+
+def _refuse_pretrained(folder: Path, model: nn.Module) -> None:
+    """Refuse a folder that a class wrote with its own `save_pretrained`: nothing has to be replayed there."""
+    if (folder / "config.json").is_file() and not (folder / MARKER).exists():
+        name = type(model).__name__
+        raise PlanError(
+            f"{folder} has a config.json and no {MARKER}: it holds a whole model, saved by its class; load it with "
+            f"{name}.from_pretrained({str(folder)!r})"
+        )
 
 
 def _captured(model: nn.Module, inputs: ExampleInputs, plan: Plan) -> Program:

@@ -30,6 +30,8 @@ def expand_unknown(graph_module: fx.GraphModule) -> None:
     for node in list(graph_module.graph.nodes):
         if not isinstance(node.target, torch._ops.OpOverload) or is_known(node.target) or is_mutating(node.target):
             continue
+        if is_number(node):
+            continue
         parts = _parts(node)
         if parts is not None and all(_is_usable(part) for part in parts.nodes):
             _inline(node, parts)

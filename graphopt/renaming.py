@@ -84,7 +84,7 @@ def _extreme(node: fx.Node) -> None:
 
 def _is_value(user: fx.Node) -> bool:
     """Tell whether a reader takes the first of two results, the values beside the positions."""
-    return user.target is operator.getitem and user.args[1] == 0
+    return bool(user.target is operator.getitem and user.args[1] == 0)
 
 
 _RULES: dict[Any, Callable[[fx.Node], None]] = {

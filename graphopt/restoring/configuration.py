@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from graphopt.capture_failure import Attempt, summary
 from graphopt.errors import ModuleRestoreError
-from graphopt.restoring.places import Rebuild, is_holder
+from graphopt.restoring.places import Rebuild, is_holder, number_at
 from graphopt.restoring.solving import Demand, solve
 from graphopt.restoring.tracked import Expression, Place, TrackedInt, expression_of
 
@@ -131,14 +131,16 @@ def _of_shapes(built: nn.Module, restored: nn.Module, shapes: _Shapes) -> Iterat
 
 
 def _of_attributes(built: nn.Module, restored: nn.Module, read: Collection[Place]) -> Iterator[Demand]:
-    """Yield that attributes which came from the configuration are what they are in the smaller model."""
-    modules = dict(restored.named_modules())
-    for name, module in built.named_modules():
-        for key, value in module.__dict__.items():
-            wanted = modules[name].__dict__.get(key) if name in modules else None
-            if isinstance(value, TrackedInt) and type(wanted) is int:
-                is_read = Place(name, (("attribute", key),)) in read
-                yield Demand(value.expression, int(value), wanted, soft=not is_read, trusted=is_read)
+    """Yield that numbers which came from the configuration are what they are in the smaller model.
+
+    Those that the model's code reads when it runs are right there; others may be left over from the larger one.
+    """
+    direct = (Place(name, (("attribute", key),)) for name, module in built.named_modules() for key in module.__dict__)
+    for place in dict.fromkeys([*read, *direct]):
+        value, wanted = number_at(built, place), number_at(restored, place)
+        if isinstance(value, TrackedInt) and wanted is not None:
+            is_read = place in read
+            yield Demand(value.expression, int(value), wanted, soft=not is_read, trusted=is_read)
 
 
 def _require_shapes(built: nn.Module, restored: nn.Module) -> None:

@@ -109,7 +109,7 @@ def folded(program: Program, moved: Sequence[Moved]) -> tuple[dict[str, Tensor],
     tensors = program.parameters
     if not moved:
         return tensors, ()
-    values = _values(program)
+    values = values_of(program)
     nodes = {node.name: node for node in values}
     scaling = Scaling(program, values)
     factors: dict[int, list[tuple[float, Tensor]]] = {}
@@ -149,7 +149,7 @@ def _multiplied(tensor: Tensor, factors: Sequence[tuple[float, Tensor]]) -> Tens
     return nn.Parameter(made, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made
 
 
-def _values(program: Program) -> dict[fx.Node, Any]:
+def values_of(program: Program) -> dict[fx.Node, Any]:
     """Every value of a program on its example inputs."""
     interpreter = _Keeping(program.graph_module, garbage_collect_values=False)
     flat = pytree.tree_map_only(Tensor, torch.clone, program.args), dict(program.kwargs)

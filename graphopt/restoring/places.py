@@ -154,15 +154,27 @@ def assign(model: nn.Module, values: Mapping[Place, int]) -> None:
 
     Args:
         model: changed in place.
-        values: new number by place.
+        values: number by place, also where it stays.
     """
     modules = dict(model.named_modules())
+    slots = {place: _slot(modules[place.module], place.path) for place in values}
     wanted: dict[tuple[int, tuple[Step, ...]], set[int]] = {}
     for place, value in values.items():
-        wanted.setdefault(_slot(modules[place.module], place.path), set()).add(value)
+        wanted.setdefault(slots[place], set()).add(value)
     for place, value in values.items():
-        shared = len(wanted[_slot(modules[place.module], place.path)]) == 1
+        shared = len(wanted[slots[place]]) == 1
         _write(modules[place.module], place.path, value, shared=shared)
+
+
+def number_at(model: nn.Module, place: Place) -> int | None:
+    """The integer that a model keeps at a place, None where it keeps none there."""
+    try:
+        held: Any = model.get_submodule(place.module)
+        for step in place.path:
+            held = _held(held, step)
+    except (AttributeError, LookupError):
+        return None
+    return held if isinstance(held, int) and not isinstance(held, bool) else None
 
 
 def _slot(module: nn.Module, path: tuple[Step, ...]) -> tuple[int, tuple[Step, ...]]:

@@ -39,7 +39,7 @@ class Solution:
     """New values, and what could not be met.
 
     Attributes:
-        values: new number by place; what is left out stays.
+        values: number by place, of all places that a demand speaks of; what is left out stays.
         unmet: demands that no values meet together with those before them.
     """
 
@@ -72,7 +72,7 @@ def solve(demands: Sequence[Demand], present: Mapping[Place, int], size_of: Call
             queue.settle(found)
         elif not demand.soft:
             unmet.append(demand)
-    return Solution({place: value for place, value in values.items() if value != present[place]}, tuple(unmet))
+    return Solution(values, tuple(unmet))
 
 
 class _Queue:

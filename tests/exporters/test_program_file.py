@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
-from zoo.catalogue import LIBRARIES, Entry, entries
+from zoo.catalogue import Entry, entries
 
 import graphopt
 from graphopt.assembly import Attribute, assemble
@@ -154,7 +154,7 @@ def test_a_graph_comes_back(make: Callable[[], Program]) -> None:
 
 def parameters() -> list[object]:
     found: list[object] = []
-    for library in LIBRARIES:
+    for library in ALWAYS:
         always = entries(library)[ALWAYS[library]]
         for entry in entries(library):
             marks = [] if entry in always else [pytest.mark.slow]

@@ -26,7 +26,7 @@ def apply_rule(draft: Draft, target: str, picks: Picks) -> list[Value]:
 
 
 def _as_they_are(draft: Draft, sample: Sample, picks: Picks) -> list[Value]:
-    """The first operand is any value of the sample's rank, or any at all; the others have the same shapes among them."""
+    """The first operand is any value of the rank of the sample's; the others fit it as they do there."""
     ranks = [len(shape) for shape in sample.operands]
     first = draft.value(picks, lambda value: value.rank == ranks[0] or ranks == [1] * len(ranks))
     if first is None:

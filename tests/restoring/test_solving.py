@@ -23,7 +23,7 @@ def test_one_unknown_is_solved_and_then_helps_with_the_next() -> None:
 
 def test_what_stays_is_no_unknown_of_what_changes() -> None:
     demands = [Demand(Term("//", WIDTH, HEADS), 8, 6), Demand(HEADS, 4, 4)]
-    assert solve(demands, PRESENT, no_sizes).values == {WIDTH: 24}
+    assert solve(demands, PRESENT, no_sizes).values == {WIDTH: 24, HEADS: 4}
 
 
 def test_a_number_in_the_code_cannot_change() -> None:

@@ -3,7 +3,6 @@
 import importlib
 import os
 import sys
-from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -47,14 +46,13 @@ def _described(name: str) -> Row:
 
 
 def _encodec(**options: Any) -> nn.Module:
-    """EnCodec's encoder and decoder. torchaudio only reads its sound files, so that a model is made without it."""
-    absent = find_spec("torchaudio") is None
-    if absent:
-        sys.modules["torchaudio"] = ModuleType("torchaudio")
+    """EnCodec's encoder and decoder, made without torchaudio, which only reads sound files."""
+    known = sys.modules.get("torchaudio")
+    sys.modules["torchaudio"] = known or ModuleType("torchaudio")
     try:
         modules = importlib.import_module("encodec.modules")
     finally:
-        if absent:
+        if known is None:
             del sys.modules["torchaudio"]
     sizes = {"dimension": 32, "n_filters": 8, "n_residual_layers": 1, "ratios": [4, 2], "lstm": 1, **options}
     return nn.Sequential(modules.SEANetEncoder(**sizes), modules.SEANetDecoder(**sizes))

@@ -33,7 +33,7 @@ def rows(package: str, *listed: Row) -> tuple[Entry, ...]:
 
 def _build(package: str, model: str | Callable[..., nn.Module], options: Options) -> nn.Module:
     if find_spec(package) is None:
-        raise NotInstalledError(f"{package} is not installed; run: pip install -c constraints.txt -e '.[zoo]'")
+        raise NotInstalledError(f"{package} is not installed; run: pip install --no-deps -r tests/zoo/packages.txt")
     if not isinstance(model, str):
         return model(**options)
     module, _, name = model.partition(":")

@@ -81,7 +81,8 @@ class Literal(Attention):
     def forward(self, x: Tensor) -> Tensor:
         b, n, _ = x.shape
         q, k, v = self.qkv(x).reshape(b, n, 3, 4, -1).permute(2, 0, 3, 1, 4)
-        return self.proj((q * k).tanh().mul(v).transpose(1, 2).reshape(b, n, -1))
+        out = F.scaled_dot_product_attention(q, k, v, scale=0.3)
+        return self.proj(out.transpose(1, 2).reshape(b, n, -1))
 
 
 class Convolutions(nn.Module):
