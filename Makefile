@@ -20,10 +20,10 @@ export OMP_NUM_THREADS := 1
 # Tests that share a costly run, such as the interpreted kernels, are marked to stay in one worker.
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
-.PHONY: help setup demo test slow check fix zoo fuzz bench docs clean
+.PHONY: help setup demo test slow check fix zoo zoo-packages fuzz bench docs clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## Create .venv and install the package with everything the other targets need
 
@@ -51,6 +51,9 @@ check: $(STAMP) ## Lint, format, types and floors
 fix: $(STAMP) ## Let ruff repair and format what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+zoo-packages: $(STAMP) ## Install the packages of others that the zoo builds models of
+	$(BIN)/python -m pip install --quiet --no-deps -r tests/zoo/packages.txt
 
 zoo: $(STAMP) ## Prune and prove every architecture; one table in docs/zoo.md
 	PYTHONPATH=tests $(BIN)/python tests/zoo/run.py --out docs/zoo.md $(ARGS)

@@ -21,6 +21,7 @@ torch.set_num_threads(1)
 hypothesis.settings.register_profile("default", deadline=None, max_examples=30, derandomize=True, database=None)
 hypothesis.settings.register_profile("fuzz", deadline=None, max_examples=2000, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+FUZZ = os.environ.get("HYPOTHESIS_PROFILE") == "fuzz"
 
 
 TORCHVISION_OPERATORS = torchvision_operators()
@@ -37,6 +38,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(skip)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many random graphs were proved, and which coupling rules they were drawn from."""
+    found = [dict(one.user_properties) for one in terminalreporter.stats.get("passed", ()) if one.when == "call"]
+    graphs = sum(properties.get("random_graphs", 0) for properties in found)
+    if graphs:
+        drawn = {rule for properties in found for rule in properties.get("rules_drawn", ())}
+        left = sorted({rule for properties in found for rule in properties.get("rules", ())} - drawn)
+        terminalreporter.write_sep("-", "random graphs")
+        terminalreporter.write_line(f"{graphs} graphs proved, drawn from {len(drawn)} rules; {len(left)} not drawn")
+        terminalreporter.write_line(" ".join(left) if FUZZ else "make fuzz draws 2,000 and lists them")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from graphopt.capture_failure import Attempt
+from graphopt.capture_failure import Attempt, summary
 from graphopt.errors import ModuleRestoreError, VerificationError
 from graphopt.example_inputs import ExampleInputs
 from graphopt.program import Program
@@ -32,7 +32,13 @@ def require_agreement(restored: nn.Module, program: Program, explain: Callable[[
     chosen = [inputs] if size is None or not program.dynamic_batch else [inputs, inputs.widened(size)]
     kinds = {tensor.dtype for tensor in program.parameters.values()}
     for one in chosen:
-        wanted = outputs_of(program, one)
+        with Attempt() as oracle:
+            wanted = outputs_of(program, one)
+        if oracle.failure is not None:
+            raise ModuleRestoreError(
+                f"the program itself does not run on {one.batch_size()} rows, so that nothing can be compared: "
+                f"{summary(oracle.failure)}"
+            ) from oracle.failure
         with Attempt() as attempt:
             found = _outputs(restored, one)
         if attempt.failure is not None:

@@ -24,7 +24,8 @@ def reason(class_name: str, failure: Exception, unmet: Sequence[Demand], left: S
     """
     causes = [_unmet(one) for one in unmet if one.call is not None][:2] + [_moved(one) for one in left][:2]
     is_far = isinstance(failure, VerificationError)
-    found = f"it computes something else ({failure})" if is_far else f"it raises {summary(failure)}"
+    moved = str(failure).partition(";")[0].removeprefix("unchanged: ")
+    found = f"it computes something else ({moved})" if is_far else f"it raises {summary(failure)}"
     return f"{class_name} cannot say what the program does: {'; '.join([*causes, found])}; {INSTEAD}"
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from dependency.conftest import Analysed
 from torch import Tensor, nn
 
 from graphopt.dependency.graph import DependencyGraph
@@ -97,3 +98,22 @@ def test_a_group_for_each_sample() -> None:
     verify(program, result, per_axis=True)
     images = torch.randn(5, 3, 7, 7), torch.randn(5, 5)
     assert result.program(*images).shape == model(*images).shape
+
+
+class TwoWindows(nn.Module):
+    """Two convolutions along an axis of which half can go, one of them reading what the other was spread out for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.leave, self.side = nn.Linear(5, 24), nn.Linear(24, 2), nn.Linear(24, 2)
+        self.first, self.second = (nn.Conv1d(6, 6, 3, padding=1) for _ in range(2))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.enter(x).reshape(-1, 6, 4)
+        return self.leave(self.second(self.first(x)).flatten(1)), self.side(x.reshape(-1, 4, 6).relu().flatten(1))
+
+
+def test_one_convolution_behind_another_reads_what_that_was_spread_out_for(analysed: Analysed) -> None:
+    graph = analysed(TwoWindows(), torch.randn(3, 5))
+    assert len(graph.analysis.facts.spreads) == 2
+    assert {group.id: group.size for group in graph.groups}["enter.weight:0"] == 2

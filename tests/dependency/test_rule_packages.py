@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from graphopt.dependency import registry
+from graphopt.errors import RegistrationError
+
 ROOT = Path(__file__).parents[2]
 OPERATORS = """
 import torch
@@ -57,61 +60,78 @@ print(*(f"{name}{tuple(tensor.shape)}" for name, tensor in sorted(result.program
 """
 
 
-def install(folder: Path, rules: str, *entries: str) -> None:
+def install(folder: Path, rules: str, entry: str) -> None:
     """Lay out an installed distribution: its modules, and metadata that say which of them registers rules."""
     (folder / "thirdparty_operators.py").write_text(OPERATORS)
     (folder / "thirdparty_rules.py").write_text(rules)
     metadata = folder / "thirdparty_kit-1.0.dist-info"
-    metadata.mkdir(exist_ok=True)
+    metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: thirdparty-kit\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[graphopt.coupling_rules]\n" + "\n".join(entries) + "\n")
+    (metadata / "entry_points.txt").write_text(f"[{registry.ENTRY_POINT_GROUP}]\nkit = {entry}\n")
 
 
-def run(folder: Path) -> subprocess.CompletedProcess[str]:
-    (folder / "model.py").write_text(MODEL)
-    paths = os.pathsep.join(str(path) for path in (folder, ROOT))
-    return subprocess.run(
+def test_the_rules_of_an_installed_package_are_found(tmp_path: Path) -> None:
+    install(tmp_path, RULES, "thirdparty_rules")
+    (tmp_path / "model.py").write_text(MODEL)
+    done = subprocess.run(
         [sys.executable, "model.py"],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": paths, "PYTHONSAFEPATH": "1"},
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (tmp_path, ROOT))), "PYTHONSAFEPATH": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
-
-
-def test_the_rules_of_an_installed_package_are_found(tmp_path: Path) -> None:
-    install(tmp_path, RULES, "kit = thirdparty_rules")
-    done = run(tmp_path)
     assert done.returncode == 0, done.stderr
-    shapes = "enter.bias(4,) enter.weight(4, 5) gate.bias(4,) gate.weight(4, 5) leave.bias(2,) leave.weight(2, 4)"
-    assert done.stdout.split("\n")[0] == f"{shapes} scale(4,)"
+    assert done.stdout.split("\n")[0] == (
+        "enter.bias(4,) enter.weight(4, 5) gate.bias(4,) gate.weight(4, 5) leave.bias(2,) leave.weight(2, 4) scale(4,)"
+    )
 
 
+FROZEN = "from graphopt import coupling_rule\n\ncoupling_rule({!r}, freezes=True)(lambda t: None)\n"
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A registry that has not looked at installed packages yet, and is thrown away afterwards."""
+    monkeypatch.setattr(registry, "_TABLE", dict(registry.rule_table()))
+    monkeypatch.setattr(registry, "_LOADED", {"built-in"})
+    monkeypatch.delitem(sys.modules, "thirdparty_rules", raising=False)
+
+
+@pytest.mark.usefixtures("bare")
 @pytest.mark.parametrize(
     ("rules", "entry", "told"),
     [
         ("import no_such_module", "thirdparty_rules", "ModuleNotFoundError: No module named 'no_such_module'"),
-        (RULES, "thirdparty_rulez", "ModuleNotFoundError: No module named 'thirdparty_rulez'"),
+        ("", "thirdparty_rulez", "ModuleNotFoundError: No module named 'thirdparty_rulez'"),
         ("1 / 0", "thirdparty_rules", "ZeroDivisionError: division by zero"),
         (
-            RULES + RULES,
+            2 * FROZEN.format("thirdparty.one.default"),
             "thirdparty_rules",
-            "RegistrationError: a coupling rule for thirdparty.gated_sum.default exists already in thirdparty_rules",
+            "RegistrationError: a coupling rule for thirdparty.one.default exists already in thirdparty_rules",
         ),
         (
-            RULES.replace("thirdparty.gated_sum.default", "aten.relu.default"),
+            FROZEN.format("aten.relu.default"),
             "thirdparty_rules",
-            "RegistrationError: a coupling rule for aten.relu.default exists already",
+            "RegistrationError: a coupling rule for aten.relu.default exists already in graphopt",
         ),
     ],
 )
-def test_a_package_whose_rules_cannot_be_loaded_is_named(tmp_path: Path, rules: str, entry: str, told: str) -> None:
-    install(tmp_path, rules, f"kit = {entry}")
-    done = run(tmp_path)
-    assert done.returncode != 0
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith(
-        "graphopt.errors.RegistrationError: the package thirdparty-kit offers the coupling rules 'kit'"
-    )
-    assert f"at {entry}, which cannot be loaded: {told}" in last
+def test_a_package_whose_rules_cannot_be_loaded_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rules: str, entry: str, told: str
+) -> None:
+    install(tmp_path, rules, entry)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(RegistrationError) as raised:
+        registry.rule_table()
+    start = f"the package thirdparty-kit offers the coupling rules 'kit' at {entry}, which cannot be loaded: {told}"
+    assert str(raised.value).startswith(start)
+    assert raised.value.__cause__ is not None
+
+
+@pytest.mark.usefixtures("bare")
+def test_a_package_is_loaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, FROZEN.format("thirdparty.two.default"), "thirdparty_rules")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert "thirdparty.two.default" in registry.rule_table()
+    assert registry.rule_table() is registry.rule_table()

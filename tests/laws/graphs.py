@@ -34,10 +34,16 @@ class Graph:
         return f"\n\n{self.source}\nmodel, args = Model().eval(), (torch.randn(3, {ROWS}, {FEATURES}),)\n"
 
 
-def assembled(steps: list[tuple[str, list[int]]], most: int = MOST) -> Graph:
-    """The graph of some steps; those that do not fit are left out."""
+def assembled(steps: list[tuple[str, list[int]]], most: int = MOST, stem: int | None = None) -> Graph:
+    """The graph of some steps; those that do not fit are left out.
+
+    Args:
+        steps: names of steps or rules, each with the numbers that settle its choices.
+        most: number of operations at which it ends.
+        stem: place in ``STEMS`` of the shape that it begins with; told by the first step's numbers by default.
+    """
     draft = Draft()
-    STEPS["stem"](draft, Picks(steps[0][1] if steps else ()))
+    STEPS["stem"](draft, Picks([stem, 1] if stem is not None else steps[0][1]))
     for name, numbers in steps:
         if draft.operations >= most:
             break

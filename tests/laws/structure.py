@@ -267,6 +267,7 @@ def moved(draft: Draft, picks: Picks) -> list[Value]:
         f"{value}.flip({dim})",
         f"{value}.roll(1, {dim})",
         f"{value}.index_select({dim}, torch.tensor({order[: 1 + picks.below(size)]}))",
+        f"{value}[{':, ' * dim}torch.tensor({order})]",
         f"functional.pad({value}, {sides})",
         f"{value}.cumsum({dim})",
         f"{value}.unfold({dim}, {min(2, size)}, {1 + picks.below(2)})",

@@ -23,25 +23,19 @@ FUZZ = settings().max_examples > 100
 PARTS, GRAPHS = (8, settings().max_examples // 8) if FUZZ else (1, 25)
 relaxed = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
-CUTS_THE_BATCH = ("chunk.default", "narrow.default", "split.Tensor", "tensor_split.indices", "tensor_split.sections")
-UNREACHED = {f"aten.{name}" for name in CUTS_THE_BATCH}
-"""Rules whose samples cut the batch, so that no further operator fits; ``cut`` and ``window`` cut other dimensions."""
+UNREACHED = {
+    "aten.chunk.default": "its sample cuts the batch; the step cut cuts other dimensions",
+    "aten.index.Tensor": "its sample puts the batch second; the step moved looks up along one dimension",
+    "aten.narrow.default": "its sample cuts the batch; the step window cuts other dimensions",
+    "aten.split.Tensor": "its sample cuts the batch; the step cut cuts other dimensions",
+    "aten.tensor_split.indices": "its sample cuts the batch; the step cut cuts other dimensions",
+    "aten.tensor_split.sections": "its sample cuts the batch; the step cut cuts other dimensions",
+}
+"""Rules whose samples end without a batch in front, so that no further operator fits."""
 
-MOVED = (
-    "cat",
-    "combine",
-    "cut",
-    "linear",
-    "merge",
-    "permute",
-    "residual",
-    "shuffle",
-    "split",
-    "stack",
-    "stem",
-    "window",
-)
-"""Steps that the oracle of single indices follows."""
+ONE_AXIS = ("cat", "combine", "cut", "linear", "residual", "shuffle", "window")
+"""Steps after which a value still has one axis that can go, which is all that the oracle of single indices follows."""
+TOKENS, VECTOR = STEMS.index((4, 6)), STEMS.index((6,))
 
 
 @pytest.mark.hypothesis
@@ -55,20 +49,24 @@ def test_laws_hold_on_random_graphs(part: int, record_property: Callable[[str, o
     @given(graph=graphs(), seed=st.integers(0, 1000))
     def run(graph: Graph, seed: int) -> None:
         drawn.update(graph.drawn)
-        seen.append(check(graph, seed, fresh=seed % 3 == 0, most=2))
+        seen.append(check(graph, seed, fresh=seed % 3 == 0, most=1))
 
     run()
-    record_property("graphs", len(seen))
-    record_property("rules", sorted(drawn))
+    record_property("random_graphs", len(seen))
+    record_property("rules", NAMES)
+    record_property("rules_drawn", sorted(drawn))
     assert len(seen) >= GRAPHS
     assert sum(entry.axes for entry in seen) > GRAPHS
     assert sum(entry.dynamic for entry in seen) > 0.9 * GRAPHS  # torch.export fixes the batch of a few
 
 
 @settings(relaxed, max_examples=settings().max_examples)
-@given(steps=st.lists(st.tuples(st.sampled_from(MOVED), NUMBERS), min_size=1, max_size=8))
-def test_small_graphs_agree_with_single_indices(steps: list[tuple[str, list[int]]]) -> None:
-    program = captured(assembled(steps, most=12))
+@given(
+    steps=st.lists(st.tuples(st.sampled_from(ONE_AXIS), NUMBERS), min_size=1, max_size=8),
+    stem=st.sampled_from((VECTOR, TOKENS)),
+)
+def test_small_graphs_agree_with_single_indices(steps: list[tuple[str, list[int]]], stem: int) -> None:
+    program = captured(assembled(steps, 12, stem))
     graph, oracle = DependencyGraph(program), Oracle(program)
     assert unclosed(graph, oracle) == []
     assert unexplained(graph, oracle) == []

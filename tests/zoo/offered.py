@@ -26,7 +26,6 @@ _ENDS = (
 """Reasons that a person would give as well; a head that is tied to its table of tokens has a vocabulary."""
 
 _TABLES = (nn.Embedding, nn.EmbeddingBag)
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ def _channel_dimensions(model: nn.Module) -> Iterator[tuple[str, tuple[int, ...]
             if id(parameter) in seen or not _is_layer_weight(module, key, parameter):
                 continue
             seen.add(id(parameter))
-            dims = range(min(2, parameter.ndim)) if isinstance(module, _CONVOLUTIONS) else range(parameter.ndim)
+            dims = range(min(2, parameter.ndim))  # what follows is the kernel, of convolutions of one's own too
             yield f"{prefix}.{key}" if prefix else key, tuple(dims)
 
 

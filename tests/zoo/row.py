@@ -15,7 +15,7 @@ from zoo.catalogue import Entry
 from zoo.offered import count_offer
 
 import graphopt
-from graphopt.cost import cost
+from graphopt.cost import vocabulary_tables
 from graphopt.errors import GraphoptError
 from graphopt.pass_manager import Result
 from graphopt.program import Program
@@ -120,13 +120,22 @@ def _prune(trial: _Trial, row: Row) -> None:
     trial.result = result
     row.nodes = len(list(trial.program.nodes()))
     row.dynamic_batch = trial.program.dynamic_batch
-    row.parameters = cost(trial.program).parameters_without_vocabulary
-    row.left = cost(result.program).parameters_without_vocabulary
+    row.parameters = _read_parameters(trial.program)
+    row.left = _read_parameters(result.program)
     failures = graphopt.DependencyGraph(trial.program).analysis.failures
     if failures:
         row.failure = f"operators without a rule: {', '.join(sorted(map(str, failures)))}"
     elif row.left > HALF * row.parameters:
         row.failure = f"{row.left / row.parameters:.0%} of the parameters are left, wanted {HALF:.0%}"
+
+
+def _read_parameters(program: Program) -> int:
+    """Number of parameters that some operator reads, outside vocabulary tables; tied ones once."""
+    tables = vocabulary_tables(program)
+    read = {str(node.target) for node in program.nodes() if node.op == "get_attr"}
+    named = program.graph_module.named_parameters(remove_duplicate=False)
+    found = {id(tensor): tensor.numel() for name, tensor in named if name in read and name not in tables}
+    return sum(found.values())
 
 
 def _offer(trial: _Trial, row: Row) -> None:

@@ -7,6 +7,7 @@ memory than there is, is a row of the table like any other.
 import argparse
 import fnmatch
 import json
+import math
 import multiprocessing
 import os
 import resource
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from zoo import registry
 from zoo.catalogue import LIBRARIES, Entry, entries
 from zoo.row import Row, try_entry
 from zoo.table import page, summary
@@ -42,9 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     operators = torchvision_operators()  # needed as long as torchvision is
-    wanted = list(_wanted(options.only))
+    wanted = list(_wanted(options.only, by_hand=options.by_hand))
     _warm_up()
     begun = time.monotonic()
+    options.end = begun + 60 * options.minutes
     with ThreadPoolExecutor(options.jobs) as pool:
         rows = list(pool.map(lambda pair: _tried(*pair, options), wanted))
     del operators
@@ -60,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make zoo", description=__doc__)
     parser.add_argument("--only", default="*", help="patterns of library/name, with commas, such as timm/*,*/llama")
+    parser.add_argument("--by-hand", action="store_true", help="leave out families that a general rule has to shrink")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="models at a time")
     parser.add_argument("--limit", type=float, default=300.0, help="seconds that a model may take")
     parser.add_argument(
@@ -68,16 +72,20 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="write the table into this Markdown file")
     parser.add_argument("--json", type=Path, help="write the rows into this file")
     options = parser.parse_args(arguments)
-    options.command = "make zoo" if options.only == "*" else f'make zoo ARGS="--only {options.only}"'
+    given = [f"--only {options.only}"] * (options.only != "*") + ["--by-hand"] * options.by_hand
+    given += [f"--minutes {options.minutes:g}"] * math.isfinite(options.minutes)
+    options.command = f'make zoo ARGS="{" ".join(given)}"' if given else "make zoo"
     return options
 
 
-def _wanted(only: str) -> Iterator[tuple[int, Entry]]:
+def _wanted(only: str, *, by_hand: bool) -> Iterator[tuple[int, Entry]]:
+    """Entries that fit a pattern, with their places; behind those shrunk by hand the families of the registries."""
     patterns = only.split(",")
     for library in LIBRARIES:
         if all(pattern.partition("/")[0] not in ("*", library) for pattern in patterns):
             continue
-        for place, entry in enumerate(entries(library)):
+        families = () if by_hand or library not in registry.REGISTRIES else registry.entries(library)
+        for place, entry in enumerate((*entries(library), *families)):
             if any(fnmatch.fnmatch(f"{library}/{entry.name}", pattern) for pattern in patterns):
                 yield place, entry
 
@@ -94,6 +102,8 @@ def _warm_up() -> None:
 
 def _tried(place: int, entry: Entry, options: argparse.Namespace) -> Row:
     """Try an entry in a process of its own and print a line."""
+    if time.monotonic() > options.end:
+        return Row(entry.name, entry.library, f"not tried in {options.minutes:g} minutes")
     onnx = bool(options.onnx_every) and place % options.onnx_every == 0
     ours, theirs = FORKED.Pipe(duplex=False)
     process = FORKED.Process(target=_work, args=(entry, onnx, theirs), daemon=True)
