@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from graphopt.dependency.graph import DependencyGraph
 from graphopt.dependency.terms import Leaf
@@ -58,6 +58,42 @@ def followed(calls: Sequence[Call], matches: Sequence[Match | None]) -> Iterator
             size = next(filter(None, (_size_of(int(number), shape, held) for shape, held in call.operands)), None)
             if size is not None and any(places_in(expression_of(number))):
                 yield Demand(Term("-", expression_of(number), size), 0, 0, call, soft=True)
+
+
+def trimmed(
+    calls: Sequence[Call], matches: Sequence[Match | None], sizes: Sizes, tensors: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Tensors that only calls read that nothing reads, cut to the last size of what they are applied to, by name.
+
+    The class makes these calls all the same, so they have to run; what they give does not matter.
+
+    Args:
+        calls: what the model calls.
+        matches: what became of each call.
+        sizes: what sizes will be.
+        tensors: the parameters and buffers as they will be, by name.
+    """
+    read = {name for call, match in zip(calls, matches, strict=True) if match for name in _names(call)}
+    found: dict[str, Tensor] = {}
+    for call, match in zip(calls, matches, strict=True):
+        shape, source = call.operands[0] if call.operands else ((), None)
+        if match is not None or source is None or not shape:
+            continue
+        now = sizes(Size(*source, len(shape) - 1)) or shape[-1]
+        for name in _names(call):
+            tensor = tensors.get(name)
+            if name not in read and tensor is not None and tensor.ndim and tensor.shape[-1] == shape[-1] > now:
+                found[name] = _narrowed(tensor, now)
+    return found
+
+
+def _names(call: Call) -> Iterator[str]:
+    yield from (source[0] for _, source in call.operands if source is not None and isinstance(source[0], str))
+
+
+def _narrowed(tensor: Tensor, size: int) -> Tensor:
+    narrow = tensor.detach()[..., :size].clone()
+    return nn.Parameter(narrow, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else narrow
 
 
 def _size_of(number: int, shape: tuple[int, ...], source: Source | None) -> Size | None:

@@ -76,7 +76,7 @@ def _built(restoration: Restoration) -> nn.Module:
     made = {name: one.value for name, one in named_attributes(built).items() if not one.persistent}
     held = {name: one.value for name, one in named_attributes(restoration.module).items()}
     tensors = {name: value for name, value in held.items() if isinstance(value, Tensor)}
-    tensors |= restoration.program.parameters
+    tensors |= {**restoration.program.parameters, **restoration.unread}
     for name, value in made.items():
         if name in tensors and isinstance(value, Tensor) and not equal(value, tensors[name]):
             raise ModuleRestoreError(

@@ -17,7 +17,7 @@ from graphopt.program import Lineage, Program
 from graphopt.proof.check import inputs_of
 from graphopt.restoring.agreement import require_agreement
 from graphopt.restoring.constants import Moved, folded, moved_constants
-from graphopt.restoring.demands import Sizes, demands_of, equalities, followed
+from graphopt.restoring.demands import Sizes, demands_of, equalities, followed, trimmed
 from graphopt.restoring.duplicate import duplicate
 from graphopt.restoring.matching import Match, match_calls
 from graphopt.restoring.observing import observe
@@ -44,6 +44,7 @@ class Restoration:
         calls: what the user's model calls.
         matches: what became of each call.
         read: places whose numbers the model's code passes on when it runs.
+        unread: tensors that the program does not read, cut so that the model's own calls on them run.
     """
 
     module: nn.Module
@@ -54,6 +55,7 @@ class Restoration:
     calls: Sequence[Call]
     matches: Sequence[Match | None]
     read: frozenset[Place]
+    unread: Mapping[str, Tensor]
 
     def undo_constants(self, module: nn.Module) -> tuple[Moved, ...]:
         """Undo in a model's parameters what its code derives from sizes; return what nothing undoes.
@@ -67,7 +69,7 @@ class Restoration:
             record(duplicate(module).eval(), inputs_of(self.program), trial)
             moved = moved_constants(self.calls, self.matches, trial.calls, self.graph, self.counts)
             tensors, left = folded(self.program, list(moved))
-            put_tensors(module, tensors)
+            put_tensors(module, {**tensors, **self.unread})
         return left
 
 
@@ -96,13 +98,15 @@ def restore(program: Program, model: nn.Module) -> Restoration:
         *equalities(observed.comparisons),
         *followed(observed.calls, matches),
     ]
-    solution = solve(demands, observed.numbers, Sizes(observed.calls, matches, program.parameters))
+    sizes = Sizes(observed.calls, matches, program.parameters)
+    solution = solve(demands, observed.numbers, sizes)
+    unread = trimmed(observed.calls, matches, sizes, program.parameters)
     restored = duplicate(model)
     assign(restored, solution.values)
     passing = skip(restored, observed, lineage.origin, lineage.bypassed)
-    put_tensors(restored, program.parameters)
+    put_tensors(restored, {**program.parameters, **unread})
     read = frozenset(place for one in demands if not one.soft for place in places_in(one.expression))
-    restoration = Restoration(restored, model, program, graph, counts, observed.calls, matches, read)
+    restoration = Restoration(restored, model, program, graph, counts, observed.calls, matches, read, unread)
     left = restoration.undo_constants(restored)
     name = type(model).__name__
     require_agreement(restored, program, lambda failure: reason(name, failure, solution.unmet, left))

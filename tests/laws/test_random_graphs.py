@@ -86,6 +86,7 @@ def test_every_step_is_reached() -> None:
     for name, step in STEPS.items():
         draft = Draft()
         STEPS["stem"](draft, Picks([4]))
+        STEPS["stem"](draft, Picks([1]))
         STEPS["stem"](draft, Picks([0]))
         STEPS["window"](draft, Picks([1, 1, 2]))
         assert any(step(draft, Picks([number] * 6)) for number in range(4)), name

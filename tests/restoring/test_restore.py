@@ -156,3 +156,23 @@ def test_another_model_is_refused() -> None:
         result.module(Model([Attention(16, 4)], 16))
     with pytest.raises(ModuleRestoreError, match="meta device"):
         result.module(seeded(attention).to("meta"))
+
+
+class Unused(nn.Module):
+    """Its last norm is applied, and what it gives is not returned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(12, 32), nn.Linear(32, 5)
+        self.norm = nn.LayerNorm(32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).relu()
+        self.norm(x)
+        return self.last(x)
+
+
+def test_a_layer_that_nothing_reads_still_runs() -> None:
+    model = seeded(Unused)
+    restored = pruned(model, tokens()).module(model)
+    assert (tuple(restored.norm.normalized_shape), restored.norm.weight.shape) == ((16,), (16,))
