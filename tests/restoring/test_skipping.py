@@ -21,7 +21,7 @@ def tokens() -> Tensor:
 
 def restored(spec: str) -> nn.Module:
     made = seeded(model)
-    result = graphopt.optimize(made, (tokens(),), passes=spec, context=graphopt.PassContext(seed=0))
+    result = graphopt.optimize(made, (tokens(),), passes=spec, context=graphopt.PassContext(seed=0, verify=False))
     found = result.module(made)
     with torch.no_grad():
         torch.testing.assert_close(found(tokens()), result.program(tokens()), rtol=1e-4, atol=1e-5)
