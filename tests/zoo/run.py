@@ -66,6 +66,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--by-hand", action="store_true", help="leave out families that a general rule has to shrink")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="models at a time")
     parser.add_argument("--limit", type=float, default=300.0, help="seconds that a model may take")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="do not begin another model after so many")
     parser.add_argument(
         "--onnx-every", type=int, default=4, metavar="N", help="compare every Nth in ONNX Runtime; 0: none"
     )
