@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from graphopt.assembly import Attribute, assemble, named_attributes
+from graphopt.assembly import Attribute, assemble, attach, named_attributes
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,28 @@ class GraphCopy:
     nodes: dict[fx.Node, fx.Node]
     class_name: str
 
+    def insert_attribute(self, reader: fx.Node, name: str, attribute: Attribute) -> fx.Node:
+        """Read a new tensor just before a node of the copy.
+
+        Args:
+            reader: node of the copy, or of the body of a higher-order operator in it: the tensor belongs to that body.
+            name: of the tensor, dotted.
+            attribute: the tensor.
+        """
+        body = reader.graph.owning_module
+        if body is None:
+            self.attributes[name] = attribute
+        else:
+            attach(body, name, attribute)
+        with reader.graph.inserting_before(reader):
+            return reader.graph.get_attr(name)
+
     def assemble(self) -> fx.GraphModule:
         """Build the graph module of the copy as it stands."""
         self.graph.lint()
+        for attribute in self.attributes.values():
+            if isinstance(attribute.value, fx.GraphModule):
+                _recompile(attribute.value)
         return assemble(self.graph, self.attributes, self.class_name)
 
 
@@ -42,6 +61,13 @@ def copy_graph(graph_module: fx.GraphModule) -> GraphCopy:
             attributes[name] = Attribute(inner.assemble())
             nodes.update(inner.nodes)
     return GraphCopy(graph, attributes, nodes, type(graph_module).__name__)
+
+
+def _recompile(body: fx.GraphModule) -> None:
+    """Let a body, and the bodies in it, run what their graphs say by now."""
+    for module in body.modules():
+        if isinstance(module, fx.GraphModule):
+            module.recompile()
 
 
 def _copy_nodes(graph: fx.Graph, nodes: dict[fx.Node, fx.Node]) -> fx.Graph:

@@ -86,10 +86,10 @@ class _Insertion:
         shape = [1] * value.ndim
         shape[axis] = -1
         name = f"{node.name}_mask_{axis}_{len(self._duplicate.attributes)}"
-        self._duplicate.attributes[name] = Attribute(torch.from_numpy(mask).reshape(shape), persistent=False)
+        values = torch.from_numpy(mask).reshape(shape)
+        table = self._duplicate.insert_attribute(node, name, Attribute(values, persistent=False))
         read = self._read.get((reader, operand), self._duplicate.nodes[operand])
         with node.graph.inserting_before(node):
-            table = node.graph.get_attr(name)
             masked = node.graph.call_function(torch.ops.aten.where.ScalarOther, (table, read, number))
             masked.meta["val"] = value
         node.replace_input_with(read, masked)

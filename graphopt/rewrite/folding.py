@@ -148,9 +148,8 @@ def _add(duplicate: GraphCopy, reader: Reader, values: Tensor) -> None:
     known = duplicate.attributes.get(reader.bias)
     if known is None:
         tensor = values.to(output.device, output.dtype)
-        duplicate.attributes[reader.bias] = Attribute(nn.Parameter(tensor))
-        with copy.graph.inserting_before(copy):
-            set_argument(copy, "bias", None, copy.graph.get_attr(reader.bias))
+        added = duplicate.insert_attribute(copy, reader.bias, Attribute(nn.Parameter(tensor)))
+        set_argument(copy, "bias", None, added)
         return
     old = known.value
     if not isinstance(old, Tensor) or old.shape != values.shape:

@@ -44,7 +44,7 @@ def select_positions(duplicate: GraphCopy, node: fx.Node, axis: int, indices: Te
         indices: which positions, shape ``(kept,)``.
     """
     users = list(node.users)
-    table = _table(duplicate, node, f"{node.name}_kept_{axis}", indices)
+    table = duplicate.insert_attribute(node, f"{node.name}_kept_{axis}", Attribute(indices, persistent=False))
     with node.graph.inserting_after(node):
         selected = node.graph.call_function(aten.index_select.default, (node, axis, table))
     for user in users:
@@ -73,15 +73,9 @@ def _insert_spread(
     axis, trailing = place
     kept = int(mask.sum())
     places = np.where(mask, np.cumsum(mask) - 1, kept)
-    table = _table(duplicate, node, f"{node.name}_places_{axis}", torch.from_numpy(places))
+    attribute = Attribute(torch.from_numpy(places), persistent=False)
+    table = duplicate.insert_attribute(node, f"{node.name}_places_{axis}", attribute)
     with node.graph.inserting_before(node):
         padded = node.graph.call_function(aten.constant_pad_nd.default, (operand, [0, 0] * trailing + [0, 1], 0))
         whole = node.graph.call_function(aten.index_select.default, (padded, axis, table))
     node.replace_input_with(operand, whole)
-
-
-def _table(duplicate: GraphCopy, node: fx.Node, name: str, values: Tensor) -> fx.Node:
-    """A constant of the graph, read just before a node."""
-    duplicate.attributes[name] = Attribute(values, persistent=False)
-    with node.graph.inserting_before(node):
-        return node.graph.get_attr(name)

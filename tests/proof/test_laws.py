@@ -124,6 +124,23 @@ def test_half_precision_is_proved_in_double() -> None:
     assert errors["mask equals slice"] < 1e-4
 
 
+class WithoutAutocast(LinearAttention):
+    """The same, in a region that switches autocast off, as EfficientViT's attention does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x)
+
+
+def test_a_region_of_its_own_reads_masks() -> None:
+    torch.manual_seed(0)
+    program = graphopt.capture(WithoutAutocast(1.0), (torch.randn(2, 5, 6),))
+    assert any("autocast" in str(node.target) for node in program.nodes())
+    result = graphopt.Pipeline("prune-channels{ratio=0.5}").run(program)
+    errors = {check.law: check.error for check in graphopt.verify(program, result).checks}
+    assert errors["mask equals slice"] < 1e-4
+
+
 class Counting(nn.Module):
     """Writes to its buffers on every call, and answers with truth values too."""
 
