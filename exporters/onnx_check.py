@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from graphopt.errors import ExportError
+from graphopt.errors import ExportError, ExportMismatchError
 from graphopt.exporters.onnx_model import OnnxModel
 from graphopt.exporters.runtime import OutputError, compare_output, run_session, session
 from graphopt.program import Program
@@ -104,7 +104,7 @@ def require_passed(errors: Iterable[OutputError], name: str | None = None) -> No
         name: Which of several programs it was measured on.
 
     Raises:
-        ExportError: An output differs by more.
+        ExportMismatchError: An output differs by more.
     """
     failed = [error for error in errors if not error.passed]
     if not failed:
@@ -115,7 +115,7 @@ def require_passed(errors: Iterable[OutputError], name: str | None = None) -> No
         for error in failed
     )
     where = "" if name is None else f" in the program {name}"
-    raise ExportError(
+    raise ExportMismatchError(
         f"ONNX Runtime and torch differ{where}:{lines}\n"
         "nothing was written; a higher opset may help, or pass a tolerance"
     )

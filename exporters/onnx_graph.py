@@ -1,22 +1,33 @@
 """The graph as torch.onnx can take it: outputs are tensors, kernels written out, attention in contiguous memory."""
 
+from typing import Any
+
 import torch
-from torch import fx
+from torch import Tensor, fx
+from torch.nn.functional import scaled_dot_product_attention
 from torch.fx.graph import _PyTreeCodeGen
 from torch.utils import _pytree as pytree
 
+from graphopt.arguments import arguments_of
 from graphopt.copying import copy_graph
 from graphopt.kernels import find_kernel
 from graphopt.macs import operator_name
 
-_ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
+aten = torch.ops.aten
+_ATTENTION = aten.scaled_dot_product_attention.default
+_BATCH_NORM = aten.batch_norm.default
+_MAXIMA = (aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool3d.default)
+_PADDING = (aten.pad.default, aten.constant_pad_nd.default)
+_DIMENSIONS = 4
 _KERNELS = "graphopt::"
 
 
 def exportable(graph_module: fx.GraphModule, kept: list[int]) -> fx.GraphModule:
     """Return a graph module over the same tensors that torch.onnx can convert.
 
-    torch.onnx fails on outputs that are numbers or None, and knows no kernels: their references stand for them. It
+    torch.onnx fails on outputs that are numbers or None and on attention that is not of four dimensions, divides by the
+    unbiased variance where a batch norm takes it from its input, and knows no kernels; ONNX Runtime makes padding with
+    zeros the padding of a maximum behind it, which is minus infinity. What means the same stands for each. torch.onnx
     also computes attention twice, with results that lie differently in memory, so that a reshape that was free the
     first time is impossible the second; a copy of the result, which is gone from the file, settles how it lies.
 
@@ -32,9 +43,22 @@ def exportable(graph_module: fx.GraphModule, kept: list[int]) -> fx.GraphModule:
         structure = pytree.tree_structure(tuple(kept))
         graph.set_codegen(_PyTreeCodeGen(codegen.pytree_info._replace(out_spec=structure)))
     copied = fx.GraphModule(graph_module, graph, type(graph_module).__name__)
-    _write_out_kernels(copied)
-    _settle_attention(copied)
+    _mend(copied)
     return copied
+
+
+def _mend(graph_module: fx.GraphModule) -> None:
+    """Replace what torch.onnx gets wrong, in the bodies of higher-order operators too."""
+    for name, body in list(graph_module.named_children()):
+        if isinstance(body, fx.GraphModule):
+            mended = copy_graph(body).assemble()
+            _mend(mended)
+            graph_module.add_module(name, mended)
+    _write_out_kernels(graph_module)
+    _write_out_statistics(graph_module)
+    _part_padding_from_maxima(graph_module.graph)
+    _settle_attention(graph_module)
+    graph_module.recompile()
 
 
 def _write_out_kernels(graph_module: fx.GraphModule) -> None:
@@ -45,20 +69,73 @@ def _write_out_kernels(graph_module: fx.GraphModule) -> None:
             node.target = find_kernel(name.removeprefix(_KERNELS)).reference
 
 
+def _write_out_statistics(graph_module: fx.GraphModule) -> None:
+    """Take mean and variance of the input in plain operators where a batch norm has no running ones."""
+    for node in graph_module.graph.find_nodes(op="call_function", target=_BATCH_NORM):
+        if arguments_of(node)["running_mean"] is None:
+            node.target = _batch_norm_of_its_input
+
+
+def _part_padding_from_maxima(graph: fx.Graph) -> None:
+    """Put an operator that changes nothing, and that no optimiser takes out, between padding and the maximum of it."""
+    for node in [node for target in _MAXIMA for node in graph.find_nodes(op="call_function", target=target)]:
+        padding = node.args[0]
+        if padding.target not in _PADDING:
+            continue
+        with graph.inserting_before(node):
+            lowest = torch.finfo(padding.meta["val"].dtype).min
+            between = graph.call_function(aten.clamp_min.default, (padding, lowest))
+        node.replace_input_with(padding, between)
+
+
 def _settle_attention(graph_module: fx.GraphModule) -> None:
-    """Put a contiguous copy behind every attention, in the bodies of higher-order operators too."""
-    for name, body in list(graph_module.named_children()):
-        if isinstance(body, fx.GraphModule):
-            settled = copy_graph(body).assemble()
-            _settle_attention(settled)
-            graph_module.add_module(name, settled)
+    """Give every attention four dimensions and put a contiguous copy behind it."""
     graph = graph_module.graph
     for node in graph.find_nodes(op="call_function", target=_ATTENTION):
+        if node.args[0].meta["val"].ndim != _DIMENSIONS:
+            node.target = _attention_of_four_dimensions
         users = list(node.users)
         with graph.inserting_after(node):
             settled_value = graph.call_function(
-                torch.ops.aten.clone.default, (node,), {"memory_format": torch.contiguous_format}
+                aten.clone.default, (node,), {"memory_format": torch.contiguous_format}
             )
         for user in users:
             user.replace_input_with(node, settled_value)
-    graph_module.recompile()
+
+
+def _attention_of_four_dimensions(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *others: Any, **options: Any
+) -> Tensor:
+    """Attention of ``(..., heads, tokens, channels)`` with what is before the heads made one dimension."""
+    leading, shape = query.shape[:-2], (*query.shape[:-1], value.shape[-1])
+    if attn_mask is not None and query.ndim > _DIMENSIONS and attn_mask.ndim >= _DIMENSIONS:
+        attn_mask = _of_four_dimensions(attn_mask.expand(*leading, *attn_mask.shape[-2:]))
+    query, key, value = (_of_four_dimensions(part) for part in (query, key, value))
+    result = scaled_dot_product_attention(query, key, value, attn_mask, *others, **options)
+    return result.reshape(shape)
+
+
+def _batch_norm_of_its_input(
+    tensor: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: None,
+    running_var: None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> Tensor:
+    """Batch norm of ``(batch, channels, ...)`` by the statistics of the tensor itself."""
+    others = [0, *range(2, tensor.ndim)]
+    centred = tensor - tensor.mean(others, keepdim=True)
+    out = centred * torch.rsqrt((centred * centred).mean(others, keepdim=True) + eps)
+    shape = [1, -1] + [1] * (tensor.ndim - 2)
+    out = out if weight is None else out * weight.reshape(shape)
+    return out if bias is None else out + bias.reshape(shape)
+
+
+def _of_four_dimensions(tensor: Tensor) -> Tensor:
+    if tensor.ndim < _DIMENSIONS:
+        return tensor[(None,) * (_DIMENSIONS - tensor.ndim)]
+    return tensor.flatten(0, tensor.ndim - _DIMENSIONS)

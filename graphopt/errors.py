@@ -87,6 +87,10 @@ class ExportError(GraphoptError):
     """A program could not be written, or what was written does not run to the same outputs."""
 
 
+class ExportMismatchError(ExportError):
+    """What was exported runs, and to other outputs."""
+
+
 class ModuleRestoreError(GraphoptError):
     """A rewritten program could not be said in the user's own class."""
 

@@ -12,11 +12,12 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 from zoo.catalogue import Entry
+from zoo.deployed import deployed
 from zoo.offered import count_offer
 
 import graphopt
 from graphopt.cost import vocabulary_tables
-from graphopt.errors import GraphoptError
+from graphopt.errors import ExportError, ExportMismatchError, GraphoptError
 from graphopt.pass_manager import Result
 from graphopt.program import Program
 
@@ -48,7 +49,8 @@ class Row:
         frozen: The most frequent reasons, of what a person would prune and graphopt does not offer.
         laws: Error of each law that was checked.
         own_class: Why the user's own class does not come back; empty where it does, None where it was not tried.
-        onnx: Largest error of ONNX Runtime; None where it was not tried.
+        onnx: Largest error of ONNX Runtime; None where it was not tried or there is no file.
+        onnx_refused: Why there is no file; empty where there is, or where it was not tried.
         capture_seconds: CPU seconds of the capture.
         prune_seconds: CPU seconds of capture, analysis, scores and rewrite.
     """
@@ -66,6 +68,7 @@ class Row:
     laws: dict[str, float] = field(default_factory=dict)
     own_class: str | None = None
     onnx: float | None = None
+    onnx_refused: str = ""
     capture_seconds: float = 0.0
     prune_seconds: float = 0.0
 
@@ -85,6 +88,7 @@ def try_entry(entry: Entry, *, onnx: bool) -> Row:
     steps: tuple[Callable[[_Trial, Row], None], ...] = (_prune, _offer, _prove, _own_class, *([_onnx] if onnx else []))
     try:
         model, args, kwargs = entry.build()
+        model = deployed(model, args, kwargs)
     except Exception as error:  # whatever a library raises is a row of the table
         row.failure = f"not built: {_line(error)}"
         return row
@@ -193,7 +197,13 @@ def _tensors(module: nn.Module, trial: _Trial) -> list[torch.Tensor]:
 def _onnx(trial: _Trial, row: Row) -> None:
     assert trial.result is not None
     with tempfile.TemporaryDirectory() as folder:
-        report = graphopt.export_onnx(trial.result.program, Path(folder) / "model.onnx")
+        try:
+            report = graphopt.export_onnx(trial.result.program, Path(folder) / "model.onnx")
+        except ExportMismatchError:
+            raise
+        except ExportError as error:
+            row.onnx_refused = _line(error)
+            return
     row.onnx = max(output.relative for output in report.errors)
 
 

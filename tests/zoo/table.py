@@ -37,7 +37,8 @@ def summary(rows: Sequence[Row]) -> str:
         lines.append(f"offered: median {median(offered):.1%}, smallest {offered[0]:.1%}")
     if tried:
         lines.append(f"own class: {len(back)} of {len(tried)} ({len(back) / len(tried):.0%}) come back")
-    lines.append(f"ONNX Runtime: {len(exported)} equal to torch")
+    refused = sum(bool(row.onnx_refused) for row in rows)
+    lines.append(f"ONNX Runtime: {len(exported)} equal to torch, {refused} not exported")
     if seconds:
         lines.append(f"CPU seconds of the whole prune: median {median(seconds):.2f}, largest {seconds[-1]:.2f}")
     return "\n".join(lines)
@@ -67,7 +68,11 @@ def page(rows: Sequence[Row], command: str, seconds: float) -> str:
 _INTRODUCTION = """\
 Written by `{command}` in {minutes:.0f} minutes; do not edit. Every model is small, with random weights and the
 structure of its family. It is captured, pruned with `{passes}`,
-and proved; nothing is told about it. A model that does not pass says why."""
+and proved; nothing is told about it. A model that does not pass says why.
+
+A model that returns hidden states beside its logits is taken with the logits alone, and one that returns hidden states
+only with a linear layer behind the last of them (`tests/zoo/deployed.py`): an output keeps its width, and with it the
+whole residual stream."""
 
 _LEGEND = """\
 * **parameters**, **left**: outside vocabulary tables, before and after.
@@ -78,7 +83,7 @@ _LEGEND = """\
 * **mask = slice**: largest error of the first law, all units at once, on random parameters, on the separable twin where
   a statistic runs over the axis. Shapes at two batch sizes and replay of the plan are checked with it.
 * **own class**: whether `result.module(model)` gives the user's class back, equal to the graph.
-* **ONNX**: largest error of ONNX Runtime against torch, for the models where it was tried.
+* **ONNX**: largest error of ONNX Runtime against torch, for the models where it was tried; "no" where there is no file.
 * **capture s**, **prune s**: CPU seconds; the second is capture, analysis, scores, allocation and rewrite."""
 
 
@@ -101,7 +106,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"{_offered(row):.0%}{mark}",
         "-" if error is None else f"{error:.0e}",
         {None: "-", "": "yes"}.get(row.own_class, "no"),
-        "-" if row.onnx is None else f"{row.onnx:.0e}",
+        f"{row.onnx:.0e}" if row.onnx is not None else "no" if row.onnx_refused else "-",
         f"{row.capture_seconds:.2f}",
         f"{row.prune_seconds:.2f}",
         _plain(row.failure) or "passes",
@@ -113,12 +118,16 @@ def _offered(row: Row) -> float:
 
 
 def _reasons(rows: Iterable[Row]) -> Iterable[str]:
-    """Why classes do not come back, and what a person would prune and is frozen."""
+    """Why classes do not come back or files are missing, and what a person would prune and is frozen."""
     rows = list(rows)
     refused = [f"`{row.library}/{row.name}`: {_plain(row.own_class)}" for row in rows if row.own_class]
     if refused:
         yield "## Classes that do not come back"
         yield _bullets(refused)
+    unexported = [f"`{row.library}/{row.name}`: {_plain(row.onnx_refused)}" for row in rows if row.onnx_refused]
+    if unexported:
+        yield "## Not exported"
+        yield _bullets(unexported)
     frozen = [
         f"`{row.library}/{row.name}`: {_plain('; '.join(row.frozen))}"
         for row in rows

@@ -1,0 +1,65 @@
+"""A model as it is deployed: what a task reads of its outputs.
+
+Libraries return hidden states beside the logits, or hidden states alone, for the user to put a layer of his own behind.
+An output keeps its width, and the residual stream is as wide as the hidden state: a model would keep half of its
+parameters for the sake of an output that nobody reads.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+HIDDEN = "last_hidden_state"
+TASKS = ("logits", "pred_")
+"""How the names of outputs begin that are a task's answer."""
+
+CLASSES = 8
+"""Width of the layer behind a hidden state."""
+
+
+class Answers(nn.Module):
+    """A model with its task's outputs alone."""
+
+    def __init__(self, model: nn.Module, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        outputs = self.model(*args, **kwargs)
+        return {name: outputs[name] for name in self.names}
+
+
+class Headed(nn.Module):
+    """A model with a linear layer on its last hidden state, ``(..., width)``."""
+
+    def __init__(self, model: nn.Module, width: int) -> None:
+        super().__init__()
+        self.model, self.head = model, nn.Linear(width, CLASSES)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        answers: Tensor = self.head(self.model(*args, **kwargs)[HIDDEN])
+        return answers
+
+
+def deployed(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> nn.Module:
+    """The model with a task's answers for outputs; the model itself where its outputs have no names.
+
+    Args:
+        model: In evaluation form; it becomes part of the result.
+        args: Positional arguments of one call.
+        kwargs: Its named arguments.
+    """
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        outputs = model(*args, **kwargs)
+        if not isinstance(outputs, Mapping):
+            return model
+        answers = tuple(name for name, value in outputs.items() if name.startswith(TASKS) and torch.is_tensor(value))
+        if answers:
+            return model if len(answers) == len(outputs) else Answers(model, answers).eval()
+        hidden = outputs.get(HIDDEN)
+        if not torch.is_tensor(hidden):
+            return model
+        torch.manual_seed(0)
+        return Headed(model, hidden.shape[-1]).eval()
