@@ -37,11 +37,12 @@ def main() -> int:
     if options.in_process:
         print(json.dumps(_llama()))
         return 0
-    figures: dict[str, Any] = {"load": os.getloadavg()[0]}
+    figures: dict[str, Any] = {"load": os.getloadavg()[0], "every": options.every, "cores": os.cpu_count()}
     if options.only:
         figures["zoo"] = _contest(options.only, options.seconds)
     else:
         figures |= {part: _part(part, options) for part in options.parts}
+    figures["load_after"] = os.getloadavg()[0]
     sections = lines_of(figures) + depth_lines(figures.get("depth", []))
     print("\n".join(sections))
     if not options.only and set(options.parts) == set(PARTS):

@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.nn.functional import scaled_dot_product_attention
 from torch.fx.graph import _PyTreeCodeGen
+from torch.nn.functional import scaled_dot_product_attention
 from torch.utils import _pytree as pytree
 
 from graphopt.arguments import arguments_of
@@ -96,9 +96,7 @@ def _settle_attention(graph_module: fx.GraphModule) -> None:
             node.target = _attention_of_four_dimensions
         users = list(node.users)
         with graph.inserting_after(node):
-            settled_value = graph.call_function(
-                aten.clone.default, (node,), {"memory_format": torch.contiguous_format}
-            )
+            settled_value = graph.call_function(aten.clone.default, (node,), {"memory_format": torch.contiguous_format})
         for user in users:
             user.replace_input_with(node, settled_value)
 

@@ -73,9 +73,9 @@ def batch_sizes(errors: tuple[OutputError, ...]) -> tuple[int, ...]:
 
 
 def batch_notes(program: Program, built: OnnxModel, dynamic: bool) -> tuple[str, ...]:
-    """Why the batch is fixed, where that was not asked for."""
+    """Why the batch is fixed, where that was not asked for; and what is taken for granted about the inputs' data."""
     if not dynamic or any(port.batched for port in built.inputs):
-        return ()
+        return () if program.assumptions is None else program.assumptions.notes()
     return program.notes or ("the batch is fixed at the example's",)
 
 

@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.utils import _pytree as pytree
 
-from graphopt.arguments import schema_of
-from graphopt.values import value_of
+from graphopt.arguments import nodes_in, schema_of
+from graphopt.values import tensors_in, value_of
 from graphopt.wiring import submodule_of, walk
 
 
@@ -78,9 +77,9 @@ def written(graph_module: fx.GraphModule, node: fx.Node) -> Iterator[fx.Node]:
 
 def bodies(graph_module: fx.GraphModule, node: fx.Node) -> Iterator[tuple[fx.GraphModule, list[fx.Node]]]:
     """Yield the bodies of a higher-order operator, each with the operands its placeholders stand for."""
-    if node.op != "call_function":
+    if node.op != "call_function" or isinstance(node.target, torch._ops.OpOverload):
         return
-    leaves = [leaf for leaf in pytree.tree_leaves(node.args) if isinstance(leaf, fx.Node)]
+    leaves = nodes_in(node.args)
     found = [submodule_of(graph_module, leaf) for leaf in leaves]
     operands = [leaf for leaf, body in zip(leaves, found, strict=True) if body is None]
     yield from ((body, operands) for body in found if body is not None)
@@ -135,9 +134,8 @@ def _written_arguments(node: fx.Node) -> Iterable[fx.Node]:
         if argument.alias_info is None or not argument.alias_info.is_write:
             continue
         value = node.args[place] if place < len(node.args) else node.kwargs.get(argument.name)
-        yield from (leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, fx.Node))
+        yield from nodes_in(value)
 
 
 def _storages(value: Any) -> frozenset[int]:
-    tensors = (leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor))
-    return frozenset(tensor.untyped_storage()._cdata for tensor in tensors)
+    return frozenset(tensor.untyped_storage()._cdata for tensor in tensors_in(value))

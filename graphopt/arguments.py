@@ -24,6 +24,13 @@ def schema_of(node: fx.Node) -> Any:
     return getattr(node.target, "_schema", None)
 
 
+def nodes_in(arguments: Any) -> list[fx.Node]:
+    """Return the nodes among nested arguments, in order, one that is there twice both times."""
+    found: list[fx.Node] = []
+    fx.map_arg(arguments, found.append)
+    return found
+
+
 def operand_of(node: fx.Node) -> Any:
     """Return the first argument of a call, None where it has none."""
     return node.args[0] if node.args else None

@@ -13,6 +13,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 
 from graphopt.errors import CaptureError
 from graphopt.evaluation import Evaluator
+from graphopt.fakes import FakeMaker
 
 SPREAD = 3
 """How many times as large the second batch is: what divides the first divides it too."""
@@ -53,6 +54,7 @@ class Batch:
         self.low = low
         self.high = SPREAD * low
         self.mode = mode
+        self._fake = FakeMaker(mode)
         self.is_symbolic = multiple is not None
         self._multiples: dict[int, torch.SymInt] = {} if multiple is None else dict([multiple])
         self._bases: dict[tuple[int, int], torch.Tensor] = {}
@@ -147,7 +149,8 @@ class Batch:
         raise UnjoinableError(f"a value is {low!r} at batch {self.low} and {high!r} at batch {self.high}")
 
     def _join_tensors(self, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
-        if low.dtype != high.dtype or low.ndim != high.ndim or low.is_conj() or low.is_neg():
+        bits = low.is_conj(), low.is_neg()
+        if low.dtype != high.dtype or low.ndim != high.ndim or bits != (high.is_conj(), high.is_neg()):
             raise UnjoinableError(f"a value is {low} at batch {self.low} and {high} at batch {self.high}")
         sizes = self._join_sizes(low.shape, high.shape)
         strides = self._join_sizes(low.stride(), high.stride())
@@ -155,7 +158,9 @@ class Batch:
         storage = self._storage(low)
         with torch._C._DisableTorchDispatch():
             bare = torch.empty(0, dtype=low.dtype, device="meta").set_(storage).as_strided(sizes, strides, offset)
-        return FakeTensor(self.mode, bare, low.device)
+            bare = bare.conj() if bits[0] else bare
+            bare = torch._neg_view(bare) if bits[1] else bare
+        return self._fake(bare, low.device)
 
     def _join_sizes(self, low: Sequence[int], high: Sequence[int]) -> list[Any]:
         return [self.size(*pair) for pair in zip(low, high, strict=True)]

@@ -9,6 +9,7 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from graphopt.aliasing import Aliases, is_mutating, same_view, written
 from graphopt.arguments import arguments_of, operand_of, packet_of
+from graphopt.assembly import drop_code
 from graphopt.expansion import expand_unknown
 from graphopt.functional import make_functional
 from graphopt.renaming import rename
@@ -57,14 +58,20 @@ def canonicalise(graph_module: fx.GraphModule) -> None:
     _drop_checks(graph_module.graph)
     _part_literals(graph_module)
     _drop_dropouts(graph_module)
-    expand_unknown(graph_module)
-    for node in graph_module.graph.nodes:
-        rename(node)
-    _drop_identities(graph_module.graph)
+    _simplify(graph_module.graph)
+    if expand_unknown(graph_module):
+        _simplify(graph_module.graph)
     make_functional(graph_module)
     _drop_copies(graph_module)
     if not eliminate_dead_code(graph_module):
-        graph_module.recompile()
+        drop_code(graph_module)
+
+
+def _simplify(graph: fx.Graph) -> None:
+    """Rename operators, and let the readers of one that returns its input read that."""
+    for node in graph.nodes:
+        rename(node)
+    _drop_identities(graph)
 
 
 def eliminate_dead_code(graph_module: fx.GraphModule) -> bool:
@@ -80,7 +87,7 @@ def eliminate_dead_code(graph_module: fx.GraphModule) -> bool:
         if isinstance(child, fx.GraphModule) and name not in used:
             graph_module.delete_submodule(name)
     if found:
-        graph_module.recompile()
+        drop_code(graph_module)
     return bool(found)
 
 

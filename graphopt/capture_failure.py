@@ -89,8 +89,13 @@ def source_line(failure: BaseException) -> str:
     own = [frame for frame in frames if not frame.filename.startswith((*FOREIGN, "<"))]
     if not own or own[-1].lineno is None:
         return ""
-    code = linecache.getline(own[-1].filename, own[-1].lineno).strip()
-    return f" ({own[-1].filename}:{own[-1].lineno}: {code})"
+    return f" ({code_line(own[-1].filename, own[-1].lineno)})"
+
+
+def code_line(filename: str, number: int) -> str:
+    """Return "file:line: code", without the code where there is no such file."""
+    code = linecache.getline(filename, number).strip()
+    return f"{filename}:{number}: {code}" if code else f"{filename}:{number}"
 
 
 def _chain(failure: BaseException) -> list[BaseException]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from graphopt.assembly import Attribute, assemble, attach, named_attributes
+from graphopt.assembly import Attribute, assemble, attach, drop_code, named_attributes
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class GraphCopy:
         self.graph.lint()
         for attribute in self.attributes.values():
             if isinstance(attribute.value, fx.GraphModule):
-                _recompile(attribute.value)
+                _drop_codes(attribute.value)
         return assemble(self.graph, self.attributes, self.class_name)
 
 
@@ -63,11 +63,11 @@ def copy_graph(graph_module: fx.GraphModule) -> GraphCopy:
     return GraphCopy(graph, attributes, nodes, type(graph_module).__name__)
 
 
-def _recompile(body: fx.GraphModule) -> None:
+def _drop_codes(body: fx.GraphModule) -> None:
     """Let a body, and the bodies in it, run what their graphs say by now."""
     for module in body.modules():
         if isinstance(module, fx.GraphModule):
-            module.recompile()
+            drop_code(module)
 
 
 def _copy_nodes(graph: fx.Graph, nodes: dict[fx.Node, fx.Node]) -> fx.Graph:

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.utils import _pytree as pytree
 
 from graphopt.aliasing import is_mutating
 from graphopt.liveness import activation_peak
 from graphopt.macs import node_macs, operator_name, tensor_operands
+from graphopt.preparation import collection_paused
 from graphopt.program import Program
-from graphopt.values import hint, value_of
+from graphopt.values import hint, tensors_in, value_of
 from graphopt.wiring import walk
 
 
@@ -58,6 +58,7 @@ class Cost:
     nodes: tuple[NodeCost, ...]
 
 
+@collection_paused()
 def cost(program: Program) -> Cost:
     """Count what a program costs, without running it; programs on the meta device will do."""
     nodes = tuple(_node_costs(program))
@@ -91,7 +92,7 @@ def vocabulary_tables(program: Program) -> frozenset[str]:
 
 def integer_shape(value: Any) -> tuple[int, ...]:
     """Return the shape of a tensor with symbolic sizes as on the example; that of the first of several tensors."""
-    tensors = [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+    tensors = tensors_in(value)
     return tuple(hint(size) for size in tensors[0].shape) if tensors else ()
 
 
@@ -108,7 +109,7 @@ def _traffic(node: fx.Node, operands: list[fx.Node]) -> tuple[int, int]:
     """Return bytes read and written; a view of an operand moves nothing."""
     values = [value_of(operand) for operand in operands]
     inside = {value.untyped_storage()._cdata for value in values}
-    results = [leaf for leaf in pytree.tree_leaves(value_of(node)) if isinstance(leaf, torch.Tensor)]
+    results = tensors_in(value_of(node))
     is_view = any(result.untyped_storage()._cdata in inside for result in results)
     if is_view and not is_mutating(node.target):
         return 0, 0

@@ -13,9 +13,11 @@ import torch
 from torch import nn
 from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx.immutable_collections import immutable_list
 from torch.utils import _pytree as pytree
 
-from graphopt.layouts import DIRECT, quick_layout
+from graphopt.fakes import FakeMaker
+from graphopt.layouts import goes_direct, quick_layout
 
 MOST_LAYOUTS = 20_000
 """How many results are kept; all are forgotten when there are more."""
@@ -24,6 +26,7 @@ _LAYOUTS: dict[Any, "_Outcome"] = {}
 _PLAIN = frozenset(
     (int, float, complex, bool, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format)
 )
+_NESTED = frozenset((list, tuple, torch.Size, immutable_list))
 
 
 class _OpaqueError(Exception):
@@ -53,6 +56,7 @@ class Evaluator:
     def __init__(self) -> None:
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
         self.mode.cache_enabled = False
+        self._fake = FakeMaker(self.mode)
         self._stack = ExitStack()
         self._shared: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._bases: dict[int, torch.Tensor] = {}
@@ -114,26 +118,28 @@ class Evaluator:
         """Return a stand-in of that layout, with memory of its own."""
         with torch._C._DisableTorchDispatch():
             bare = torch.empty_strided(sizes, strides, dtype=dtype, device="meta")
-        return FakeTensor(self.mode, bare, device)
+        return self._fake(bare, device)
 
     def view(self, base: torch.Tensor, place: tuple[int, Any, Any], dtype: torch.dtype, device: Any) -> torch.Tensor:
         """Return a stand-in that lies in another's memory, at an offset, with sizes and strides."""
-        return FakeTensor(self.mode, _bare(base, place, dtype), device)
+        return self._fake(_bare(base, place, dtype), device)
 
     def _computed(self, function: Any, args: Any, kwargs: Any, tensors: list[torch.Tensor]) -> Any:
         """Compute a result for the first time, by a short way where there is one."""
-        if function in DIRECT and len({tensor.device for tensor in tensors}) == 1:
-            return self._direct(function, args, kwargs, tensors[0].device)
         layout = quick_layout(function, args, kwargs)
-        return function(*args, **kwargs) if layout is None else self.new(*layout, tensors[0].device)
+        if layout is not None:
+            return self.new(*layout, tensors[0].device)
+        if goes_direct(function, tensors):
+            return self._direct(function, args, kwargs, tensors[0].device)
+        return function(*args, **kwargs)
 
     def _direct(self, function: Any, args: Any, kwargs: Any, device: torch.device) -> Any:
         bare = pytree.tree_map_only(torch.Tensor, _bare, (args, kwargs))
         with torch._C._DisableTorchDispatch(), torch._C._DisablePythonDispatcher():
             result = function(*bare[0], **bare[1])
         if isinstance(result, torch.Tensor):
-            return FakeTensor(self.mode, result, device)
-        return type(result)(FakeTensor(self.mode, item, device) for item in result)
+            return self._fake(result, device)
+        return type(result)(self._fake(item, device) for item in result)
 
     def _remember(self, key: Any, result: Any, tensors: list[torch.Tensor]) -> None:
         kind = type(result) if type(result) in (list, tuple) else None
@@ -192,7 +198,7 @@ def _read(value: Any, tensors: list[torch.Tensor]) -> Any:
         return value.dtype, value.fake_device, tuple(value.shape), value.stride(), value.storage_offset()
     if kind in _PLAIN:
         return kind, value
-    if kind not in (list, tuple, torch.Size):
+    if kind not in _NESTED:
         raise _OpaqueError
     return tuple([_read(item, tensors) for item in value])
 

@@ -48,6 +48,14 @@ class ExampleInputs:
         counts = Counter(leaf.shape[0] for leaf in self.leaves() if isinstance(leaf, torch.Tensor) and leaf.ndim)
         return counts.most_common(1)[0][0] if counts else None
 
+    def with_batch(self) -> tuple["ExampleInputs", list[int]]:
+        """Return the inputs, widened where their batch is one, with the places of the leaves whose first size it is."""
+        size = self.batch_size()
+        if size is None:
+            return self, []
+        wide = self.widened(1) if size == 1 else self
+        return wide, [place for place, leaf in enumerate(wide.leaves()) if carries(leaf, max(size, 2))]
+
     def widened(self, batch_size: int) -> "ExampleInputs":
         """Return the inputs with every tensor of that batch size repeated once along dimension 0."""
         return self.map_tensors(lambda tensor: torch.cat([tensor, tensor]) if carries(tensor, batch_size) else tensor)

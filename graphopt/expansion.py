@@ -19,14 +19,18 @@ _REFUSALS = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, A
 _KEPT_META = ("stack_trace", "nn_module_stack", "source_fn_stack")
 
 
-def expand_unknown(graph_module: fx.GraphModule) -> None:
+def expand_unknown(graph_module: fx.GraphModule) -> bool:
     """Replace, in place, every operator without a coupling rule by those that torch computes it from.
 
     An operator stays as it is where torch names no such operators, or one of them has no rule either.
 
     Args:
         graph_module: Every node carries its `meta["val"]`, and does so afterwards.
+
+    Returns:
+        Whether there was one.
     """
+    found = False
     for node in list(graph_module.graph.nodes):
         if not isinstance(node.target, torch._ops.OpOverload) or is_known(node.target) or is_mutating(node.target):
             continue
@@ -35,6 +39,8 @@ def expand_unknown(graph_module: fx.GraphModule) -> None:
         parts = _parts(node)
         if parts is not None and all(_is_usable(part) for part in parts.nodes):
             _inline(node, parts)
+            found = True
+    return found
 
 
 def _parts(node: fx.Node) -> fx.Graph | None:

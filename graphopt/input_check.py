@@ -8,6 +8,7 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+from graphopt.assumptions import Assumptions
 from graphopt.errors import GraphoptError
 from graphopt.values import is_symbolic
 
@@ -20,13 +21,19 @@ class InputCheck:
     A size that the model's Python code read while it was captured is a number of the graph, and so is every argument
     that is no tensor. A symbolic batch may have any size.
 
+    What the code asked about the inputs' data is asked again.
+
     Args:
         graph_module: Its placeholders carry `meta["val"]`.
         leaves: The flat example inputs, in the order of the placeholders.
+        assumptions: What the graph takes for granted about the inputs' data.
     """
 
-    def __init__(self, graph_module: fx.GraphModule, leaves: Iterable[Any]) -> None:
+    def __init__(
+        self, graph_module: fx.GraphModule, leaves: Iterable[Any], assumptions: Assumptions | None = None
+    ) -> None:
         self._wanted: list[tuple[str, Any]] = []
+        self._assumptions = assumptions
         self._template = template_of(graph_module)
         leaves = list(leaves)
         places = graph_module.graph.find_nodes(op="placeholder")[: len(leaves)]
@@ -38,23 +45,43 @@ class InputCheck:
         """Compare the inputs of a call; a call that does not fit the signature is left to fail by itself.
 
         Raises:
-            GraphoptError: A size or a number is not the captured one.
+            GraphoptError: A size or a number is not the captured one, or the data decide otherwise.
         """
-        try:
-            bound = inspect.signature(module.forward).bind(*args, **kwargs).arguments
-        except TypeError:
-            return
-        self.compare(self._leaves(bound))
+        found = self._flat(module, args, kwargs)
+        if found is not None:
+            self.compare(found)
+
+    def ask(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Ask only what the code asked about the inputs' data.
+
+        Raises:
+            GraphoptError: The data decide otherwise.
+        """
+        found = self._flat(module, args, kwargs)
+        if found is not None:
+            self._ask(found)
 
     def compare(self, found: list[Any]) -> None:
         """Compare the flat inputs of a call, in the order of the placeholders.
 
         Raises:
-            GraphoptError: A size or a number is not the captured one.
+            GraphoptError: A size or a number is not the captured one, or the data decide otherwise.
         """
         if len(found) == len(self._wanted):
             for (name, wanted), value in zip(self._wanted, found, strict=True):
                 _compare(name, wanted, value)
+            self._ask(found)
+
+    def _ask(self, found: list[Any]) -> None:
+        if self._assumptions is not None and len(found) == len(self._wanted):
+            self._assumptions.check({name: value for (name, _), value in zip(self._wanted, found, strict=True)})
+
+    def _flat(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any] | None:
+        try:
+            bound = inspect.signature(module.forward).bind(*args, **kwargs).arguments
+        except TypeError:
+            return None
+        return self._leaves(bound)
 
     def _leaves(self, bound: Mapping[str, Any]) -> list[Any]:
         """The flat inputs of a call; mappings in the order of their keys when captured, whatever it is now."""

@@ -3,7 +3,7 @@
 Whatever is not said here is left to torch, whose own answer is the same and takes a hundred times as long.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,13 +17,27 @@ Layout = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]
 def quick_layout(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Layout | None:
     """Return the layout of the new tensor that an operator gives, None where torch has to be asked."""
     rule = _RULES.get(function)
-    if rule is None or not args or not isinstance(args[0], torch.Tensor) or not _is_plain(args[0]):
-        return None
-    return rule(args, kwargs)
+    first = args[0] if args else None
+    if isinstance(first, list | tuple) and first:
+        first = first[0]
+    return None if rule is None or not _is_plain(first) else rule(args, kwargs)
+
+
+def goes_direct(function: Any, tensors: Sequence[torch.Tensor]) -> bool:
+    """Tell whether torch's C++ alone gives an operator's layout on tensors without memory, as torch's Python does."""
+    if len({tensor.device for tensor in tensors}) != 1:
+        return False
+    if function is aten.einsum.default:  # along a dimension of one element, they differ about the step
+        return all(min(tensor.shape, default=1) > 1 for tensor in tensors)
+    return function in DIRECT
 
 
 def _is_plain(tensor: Any) -> bool:
-    return isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and tensor.is_contiguous()
+    """Tell whether a value is a tensor of floats in the usual order, also as its dimensions of one element say it."""
+    if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point() or not tensor.is_contiguous():
+        return False
+    sizes = tuple(tensor.shape)
+    return 1 not in sizes or tensor.stride() == _contiguous(sizes, tensor.dtype)[1]
 
 
 def _fits(tensor: Any, like: torch.Tensor) -> bool:
@@ -126,6 +140,33 @@ def _convolution(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Layout | None
     return _contiguous((tensor.shape[0], weight.shape[0], *sizes), tensor.dtype) if min(sizes) > 0 else None
 
 
+def _joined(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Layout | None:
+    """Tensors of the same sizes but for one dimension, one after the other."""
+    parts = args[0]
+    dim = args[1] if len(args) > 1 else kwargs.get("dim", 0)
+    first = parts[0]
+    alike = all(_fits(part, first) and part.ndim == first.ndim for part in parts)
+    if not alike or not -first.ndim <= dim < first.ndim:
+        return None
+    sizes = [list(part.shape) for part in parts]
+    length = sum(size.pop(dim) for size in sizes)
+    if any(size != sizes[0] for size in sizes) or min(first.shape) < 2:
+        return None
+    whole = [*first.shape]
+    whole[dim] = length
+    return _contiguous(tuple(whole), first.dtype)
+
+
+def _resampled(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Layout | None:
+    """Pictures of the sizes that are asked for, or of a share of theirs."""
+    tensor, sizes, factors = args[0], args[1] if len(args) > 1 else None, args[-1]
+    if kwargs or tensor.ndim < 3 or min(tensor.shape) < 2 or len(args) < 3 or (sizes is None) == (factors is None):
+        return None
+    if sizes is None:
+        sizes = [int(size * factor) for size, factor in zip(tensor.shape[2:], factors, strict=True)]
+    return _contiguous((*tensor.shape[:2], *sizes), tensor.dtype) if min(sizes) > 0 else None
+
+
 def _spread(setting: Any, moving: int) -> list[int]:
     settings = list(setting) if isinstance(setting, list | tuple) else [setting]
     return settings * moving if len(settings) == 1 else settings
@@ -156,6 +197,8 @@ _RULES: dict[Any, Rule] = {
             aten.neg.default,
             aten.abs.default,
             aten.clamp.default,
+            aten.clamp_min.default,
+            aten.clamp_max.default,
             aten.reciprocal.default,
             aten.square.default,
         ),
@@ -170,6 +213,16 @@ _RULES: dict[Any, Rule] = {
     aten.batch_norm.default: _batch_norm,
     aten.softmax.int: _softmax,
     aten.linear.default: _linear,
+    aten.cat.default: _joined,
+    **dict.fromkeys(
+        (
+            aten.upsample_nearest2d.vec,
+            aten._upsample_nearest_exact2d.vec,
+            aten.upsample_bilinear2d.vec,
+            aten.upsample_bicubic2d.vec,
+        ),
+        _resampled,
+    ),
 }
 
 DIRECT = frozenset(
@@ -204,8 +257,35 @@ DIRECT = frozenset(
         aten.pixel_shuffle,
         aten.pixel_unshuffle,
         aten.gather,
+        aten.linear,
+        aten.batch_norm,
+        aten.layer_norm,
+        aten.rms_norm,
+        aten.softmax,
+        aten.mean,
+        aten.sum,
+        aten.linalg_vector_norm,
+        aten.adaptive_avg_pool2d,
+        aten.upsample_bilinear2d,
+        aten.upsample_bicubic2d,
+        aten.cat,
+        aten.stack,
+        aten.pad,
+        aten.constant_pad_nd,
+        aten.repeat,
+        aten.add,
+        aten.sub,
+        aten.mul,
+        aten.div,
+        aten.pow,
+        aten.neg,
+        aten.relu,
+        aten.gelu,
+        aten.silu,
+        aten.prelu,
+        aten.clamp_min,
     )
     for overload in (getattr(packet, name) for name in packet.overloads())
     if not overload._schema.is_mutable
-)
+) | {aten.where.self, aten.repeat_interleave.self_int}
 """Operators that follow nothing but their operands' layouts, and that torch has in C++ for tensors without memory."""

@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.utils import _pytree as pytree
 
 from graphopt.aliasing import bodies
-from graphopt.values import hint, value_of
+from graphopt.values import hint, tensors_in, value_of
 from graphopt.wiring import walk
 
 
@@ -107,8 +106,7 @@ def _owners(graph_module: fx.GraphModule) -> Iterator[fx.GraphModule]:
 
 def _storages(value: Any) -> list[tuple[int, int]]:
     """Return identity and bytes of the storage of every tensor among nested values."""
-    tensors = [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
-    return [(tensor.untyped_storage()._cdata, _storage_bytes(tensor)) for tensor in tensors]
+    return [(tensor.untyped_storage()._cdata, _storage_bytes(tensor)) for tensor in tensors_in(value)]
 
 
 def _storage_bytes(tensor: torch.Tensor) -> int:

@@ -11,17 +11,15 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import fx
-from torch.utils import _pytree as pytree
 
-from graphopt.arguments import arguments_of
+from graphopt.arguments import arguments_of, nodes_in
 
 Shape = Sequence[int]
 
 
 def tensor_operands(node: fx.Node) -> list[fx.Node]:
     """Return the operands of a node that are tensors, in the order of its arguments, nested lists flattened."""
-    leaves = pytree.tree_leaves((node.args, node.kwargs))
-    operands = [leaf for leaf in leaves if isinstance(leaf, fx.Node)]
+    operands = nodes_in((node.args, node.kwargs))
     return [operand for operand in operands if isinstance(operand.meta.get("val"), torch.Tensor)]
 
 

@@ -6,14 +6,17 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import fx, nn
+from torch.utils import _pytree as pytree
 
 from graphopt import wiring
-from graphopt.assembly import attach, named_attributes
+from graphopt.assembly import attach, named_attributes, write_code
+from graphopt.assumptions import Assumptions
 from graphopt.copying import copy_graph
 from graphopt.errors import GraphoptError
 from graphopt.example_inputs import ExampleInputs
 from graphopt.input_check import InputCheck
 from graphopt.printer import render
+from graphopt.values import is_symbolic
 
 Compensate: TypeAlias = Literal["none", "scale", "exact"]
 """What is done about statistics over a sliced axis: nothing, so that they are taken over what is kept; numbers are
@@ -108,6 +111,8 @@ class Program:
         source: Class and fingerprint of the captured model.
         dynamic_batch: Whether the batch axis is symbolic, so that any batch of two or more runs.
         notes: Remarks of the capture, such as why the batch is static.
+        assumptions: What the graph takes for granted about the inputs' data, checked at every call; None where the
+            model's code asked nothing.
         lineage: Set by rewrites; None on a captured program.
         borrowed: Identities of the storages that belong to the user's model, or to the program that this one was
             rewritten from; none once `module` was called.
@@ -120,6 +125,7 @@ class Program:
     dynamic_batch: bool
     notes: tuple[str, ...] = ()
     lineage: Lineage | None = None
+    assumptions: Assumptions | None = None
     borrowed: frozenset[int] = field(default=frozenset(), repr=False)
 
     def __repr__(self) -> str:
@@ -139,8 +145,24 @@ class Program:
         yield from wiring.walk(self.graph_module)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the graph on the user's own arguments and return the user's own output structure."""
+        """Run the graph on the user's own arguments and return the user's own output structure.
+
+        Raises:
+            GraphoptError: The inputs' data make the model's code go another way than when it was captured.
+        """
+        if self.assumptions is not None:
+            self._input_check().ask(self.graph_module, args, kwargs)
         return self.graph_module(*args, **kwargs)
+
+    def wider_example(self) -> ExampleInputs:
+        """Return the example at twice its batch; inputs that keep their rows at any batch stay as they are."""
+        leaves, spec = pytree.tree_flatten((self.args, dict(self.kwargs)))
+        places = self.graph_module.graph.find_nodes(op="placeholder")
+        for place, (node, leaf) in enumerate(zip(places, leaves, strict=True)):
+            sizes = node.meta["val"].shape if isinstance(leaf, torch.Tensor) else ()
+            if sizes and is_symbolic(sizes[0]):
+                leaves[place] = torch.cat([leaf, leaf])
+        return ExampleInputs(*pytree.tree_unflatten(leaves, spec))
 
     def __str__(self) -> str:
         """Return the program's text: inputs, tensors, one line an operator, outputs."""
@@ -154,14 +176,19 @@ class Program:
 
         Args:
             check_inputs: Refuse inputs of other sizes than the captured ones, the symbolic batch aside: numbers that
-                the model's code derived from them are fixed in the graph.
+                the model's code derived from them are fixed in the graph. Refuse also inputs whose data make that
+                code go another way.
         """
         self._own_tensors()
         module = copy_graph(self.graph_module).assemble()
+        write_code(module)
         if check_inputs:
-            leaves = ExampleInputs(self.args, dict(self.kwargs)).leaves()
-            module.register_forward_pre_hook(InputCheck(self.graph_module, leaves), with_kwargs=True)
+            module.register_forward_pre_hook(self._input_check(), with_kwargs=True)
         return module
+
+    def _input_check(self) -> InputCheck:
+        leaves = ExampleInputs(self.args, dict(self.kwargs)).leaves()
+        return InputCheck(self.graph_module, leaves, self.assumptions)
 
     def follow(self, held: Mapping[str, torch.Tensor], program: "Program") -> None:
         """Take over another program's tensors where this one held the same as that one did.

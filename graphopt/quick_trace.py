@@ -8,8 +8,8 @@ import inspect
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +23,15 @@ from graphopt.assembly import Attribute, named_attributes
 from graphopt.batch import Batch
 from graphopt.capture_failure import Attempt
 from graphopt.evaluation import Evaluator
-from graphopt.example_inputs import ExampleInputs, carries
+from graphopt.example_inputs import ExampleInputs
 from graphopt.origins import Origins
 from graphopt.preparation import prepared, quiet
 from graphopt.recorded_graph import RecordedGraph, Run
 from graphopt.recording import Recorder, Ref, Regions, UnrecordableError
-from graphopt.untouched import untouched
+from graphopt.untouched import forget_results, untouched
+
+MOST_BY_CHANCE = 3
+"""How many inputs are tried as one that does not grow with the batch."""
 
 _CONSTANT = (int, float, bool, str, complex, type(None), torch.dtype, torch.device)
 
@@ -55,42 +58,60 @@ class QuickCapture:
     Attributes:
         traced: Graph and tensors.
         inputs: The example, widened where its batch was one.
+        notes: Remarks for the user.
     """
 
     traced: Traced
     inputs: ExampleInputs
+    notes: tuple[str, ...]
 
 
 def quick_capture(model: nn.Module, inputs: ExampleInputs) -> QuickCapture | None:
     """Trace a model in evaluation form with a symbolic batch; None where that does not go, for whatever reason."""
-    size = inputs.batch_size()
-    if size is None:
+    wide, batched = inputs.with_batch()
+    if not batched:
         return None
-    wide = inputs.widened(1) if size == 1 else inputs
-    batched = [place for place, leaf in enumerate(wide.leaves()) if carries(leaf, max(size, 2))]
     with Attempt(), quiet(), prepared(model):
-        return QuickCapture(trace(model, wide, batched), wide)
+        return _freest(model, wide, batched)
     return None
 
 
-def trace(model: nn.Module, inputs: ExampleInputs, batched: Sequence[int]) -> Traced:
-    """Trace a model in evaluation form.
-
-    Args:
-        model: Left as it was.
-        inputs: The example.
-        batched: Places among the leaves of the inputs whose first size is the batch; none for a fixed batch.
+def _freest(model: nn.Module, inputs: ExampleInputs, batched: Sequence[int]) -> QuickCapture:
+    """Trace a model with as many of its inputs as go growing with the batch.
 
     Raises:
         UnrecordableError: The model's code does what a list of calls does not hold.
         UnjoinableError: The two runs differ by more than multiples of the batch.
         Exception: Whatever the model raises on stand-ins, or torch about them.
     """
-    batch = Batch.new(inputs.leaves()[batched[0]].shape[0] if batched else 1)
-    tracer = _Tracer(model, inputs, frozenset(batched))
+    leaves = inputs.leaves()
+    batch = Batch.new(leaves[batched[0]].shape[0])
+    tracer = Tracer(model, inputs, frozenset(batched))
     low = tracer.run(batch.low)
-    high = tracer.run(batch.high) if batched else low
-    recorded = RecordedGraph(batch, (low, high), tracer.placeholders, batched[0] if batched else None)
+    failures = []
+    for fixed in (None, *_chance(leaves, batched)):
+        tracer.batched = frozenset(batched) - {fixed}
+        with Attempt() as attempt:
+            traced = join(tracer, batch, low, tracer.run(batch.high))
+            rows = () if fixed is None else (f"input {tracer.placeholders[fixed]!r} keeps its {batch.low} rows",)
+            return QuickCapture(traced, inputs, rows)
+        failures.append(attempt.failed())
+    raise failures[0]
+
+
+def _chance(leaves: Sequence[Any], batched: Sequence[int]) -> list[int]:
+    """Return the places of inputs that may have as many rows as the batch by chance, small ones first."""
+    return sorted(batched, key=lambda place: int(leaves[place].numel()))[:-1][:MOST_BY_CHANCE]
+
+
+def join(tracer: "Tracer", batch: Batch, low: Run, high: Run) -> Traced:
+    """Make one graph of two runs; of one that is given twice where the batch is fixed.
+
+    Raises:
+        UnrecordableError: They made different calls.
+        UnjoinableError: They differ by more than multiples of the batch.
+    """
+    recorded = RecordedGraph(batch, (low, high), tracer.placeholders, min(tracer.batched, default=None))
     tensors, read = tracer.tensors_read(low, high)
     recorded.add_tensors(read)
     recorded.add_calls()
@@ -99,8 +120,14 @@ def trace(model: nn.Module, inputs: ExampleInputs, batched: Sequence[int]) -> Tr
     return Traced(recorded.graph, tensors, bodies)
 
 
-class _Tracer:
-    """Runs a model on stand-ins."""
+class Tracer:
+    """Runs a model on stand-ins.
+
+    Args:
+        model: In evaluation form.
+        inputs: The example.
+        batched: Places among the leaves of the inputs whose first size is the batch.
+    """
 
     def __init__(self, model: nn.Module, inputs: ExampleInputs, batched: frozenset[int]) -> None:
         self.model = model
@@ -119,24 +146,36 @@ class _Tracer:
         leaves = [self._leaf(place, leaf, rows) for place, leaf in enumerate(self.leaves)]
         args, kwargs = pytree.tree_unflatten(leaves, self.in_spec)
         origins, self.origins = self.origins, None
-        recorder = Recorder(self.evaluator, self.known, origins or dict)
+        recorder = self.recorder(origins or dict)
         self.numbers = {id(value): recorder.name(stand_in) for value, stand_in in self.known.values()}
         refs = [recorder.name(leaf) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
         with ExitStack() as stack:
             stack.enter_context(untouched(self.model))
-            stack.enter_context(_compiling_state_context())
+            forget_results(self.model)
             self._swap_in()
-            for context in (self.evaluator, _modes_kept(), recorder, Regions(recorder)):
+            for context in self.contexts(recorder):
                 stack.enter_context(context)
             if origins is not None:
                 stack.enter_context(origins.following())
             result = self.model(*args, **kwargs)
-            self._require_same_buffers()
+            self._require_same_buffers(recorder.recording.used)
         outputs, self.out_spec = pytree.tree_flatten(result)
         strange = [leaf for leaf in outputs if not isinstance(leaf, (torch.Tensor, *_CONSTANT))]
         if strange:
             raise UnrecordableError(f"the model returns a {type(strange[0]).__name__}")
-        return Run(leaves, refs, recorder.refs(outputs), recorder.recording)
+        return Run(self.layouts(leaves), refs, recorder.refs(outputs), recorder.recording)
+
+    def recorder(self, origin: Callable[[], Any]) -> Recorder:
+        """Return what writes a run down."""
+        return Recorder(self.evaluator, self.known, origin)
+
+    def contexts(self, recorder: Recorder) -> Sequence[AbstractContextManager[object]]:
+        """Return what a run happens in, from the outside in."""
+        return (_compiling_state_context(), self.evaluator, modes_kept(), recorder, Regions(recorder))
+
+    def layouts(self, leaves: Sequence[Any]) -> list[Any]:
+        """Return stand-ins of fixed sizes for the tensors among some leaves."""
+        return list(leaves)
 
     def tensors_read(self, low: Run, high: Run) -> tuple[dict[str, Attribute], dict[str, tuple[Ref, Any, Any]]]:
         """Return the program's tensors, and of those that the runs read the numbers and stand-ins."""
@@ -145,13 +184,14 @@ class _Tracer:
             value, stand_in = self.known[id(one.value)]
             ref = self.numbers[id(value)]
             if ref in low.recording.used:
-                read[name] = (ref, stand_in, stand_in)
+                read[name] = (ref, *self.layouts([stand_in, stand_in]))
         names = _plain_tensor_names(self.model)
         literals = itertools.count()
         pairs = zip(low.recording.constants, high.recording.constants, strict=True)
-        for (value, first, ref, origin), (_, second, *_) in pairs:
+        for (value, first, ref, origin), (other, second, *_) in pairs:
             name = names.get(id(value)) or _literal_name(origin, next(literals))
-            tensors[name], read[name] = Attribute(value, persistent=False), (ref, first, second)
+            tensors[name] = Attribute(_held(value, other), persistent=False)
+            read[name] = (ref, first, second)
         return tensors, read
 
     def _known(self) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
@@ -166,7 +206,7 @@ class _Tracer:
 
     def _leaf(self, place: int, leaf: Any, rows: int) -> Any:
         if not isinstance(leaf, torch.Tensor):
-            return leaf
+            return constant_leaf(leaf)
         if type(leaf) is not torch.Tensor or leaf.layout != torch.strided:
             raise UnrecordableError(f"found a {type(leaf).__name__} among the inputs")
         if place not in self.batched:
@@ -182,15 +222,17 @@ class _Tracer:
             owner, _, leaf = name.rpartition(".")
             setattr(self.model.get_submodule(owner), leaf, self.known[id(one.value)][1])
 
-    def _require_same_buffers(self) -> None:
+    def _require_same_buffers(self, used: set[Ref]) -> None:
+        """Refuse code that leaves other tensors behind for its next call, unless it makes them anew every time."""
         for name, one in self.attributes.items():
             owner, _, leaf = name.rpartition(".")
-            if getattr(self.model.get_submodule(owner), leaf, None) is not self.known[id(one.value)][1]:
+            value, stand_in = self.known[id(one.value)]
+            if getattr(self.model.get_submodule(owner), leaf, None) is not stand_in and self.numbers[id(value)] in used:
                 raise UnrecordableError(f"the model's code puts another tensor in the place of {name}")
 
 
 @contextmanager
-def _modes_kept() -> Iterator[None]:
+def modes_kept() -> Iterator[None]:
     """Put gradients and autocast back as they were; no cast of a weight is kept between calls meanwhile."""
     gradients, cached = torch.is_grad_enabled(), torch.is_autocast_cache_enabled()
     torch.set_autocast_cache_enabled(False)
@@ -199,6 +241,40 @@ def _modes_kept() -> Iterator[None]:
     finally:
         torch.set_grad_enabled(gradients)
         torch.set_autocast_cache_enabled(cached)
+
+
+def constant_leaf(leaf: Any) -> Any:
+    """Return a leaf of the inputs that is no tensor.
+
+    Raises:
+        UnrecordableError: It may hold tensors, which would be constants of the graph.
+    """
+    if not isinstance(leaf, _CONSTANT):
+        raise UnrecordableError(f"found a {type(leaf).__name__} among the inputs")
+    return leaf
+
+
+def is_same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Tell whether two tensors hold the same numbers; those without memory do where their sizes are the same."""
+    if one is other:
+        return True
+    if (one.shape, one.dtype) != (other.shape, other.dtype):
+        return False
+    return one.is_meta or other.is_meta or bool(torch.eq(one, other).logical_or((one != one) & (other != other)).all())
+
+
+def _held(value: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Return what a graph holds of a tensor that the code wrote out at either batch: all of it, or its only row.
+
+    Raises:
+        UnrecordableError: It is another tensor at another batch.
+    """
+    if is_same(value, other):
+        return value
+    row = value[:1] if value.ndim else value
+    if row.is_meta or value.ndim != other.ndim or not all(is_same(row.expand_as(one), one) for one in (value, other)):
+        raise UnrecordableError("the code writes out another tensor at another batch")
+    return row.clone()
 
 
 def _literal_name(origin: Mapping[str, Any], number: int) -> str:

@@ -108,11 +108,25 @@ class RecordedGraph:
         self._last_reads = _last_reads(runs[0])
 
     def add_tensors(self, tensors: Mapping[str, tuple[Ref, Any, Any]]) -> None:
-        """Add the tensors that the graph reads, each with its number and its two stand-ins, before any call."""
+        """Add the tensors that the graph reads, each with its number and its two stand-ins, before any call.
+
+        Of one that has a row for each of the batch, the graph holds one row.
+        """
         for name, (ref, *pair) in tensors.items():
             node = self.graph.create_node("get_attr", name, (), {}, name.replace(".", "_"))
-            node.meta["val"] = self._batch.join(*pair)
-            self._scope.nodes[ref] = node
+            low, high = pair
+            if low.shape == high.shape:
+                node.meta["val"] = self._batch.join(low, high)
+            self._scope.nodes[ref] = node if low.shape == high.shape else self._spread(node, low, high)
+
+    def _spread(self, node: fx.Node, low: torch.Tensor, high: torch.Tensor) -> fx.Node:
+        """Return the node that repeats a row for all of the batch."""
+        with self._batch.mode:
+            node.meta["val"] = torch.empty((1, *low.shape[1:]), dtype=low.dtype, device=low.device)
+        times: list[Any] = [self._multiple(self._batch.factor(len(low), len(high)), {}), *[1] * (low.ndim - 1)]
+        repeated = self.graph.call_function(torch.ops.aten.repeat.default, (node, times))
+        repeated.meta["val"] = self._batch.join(low, high)
+        return repeated
 
     def add_calls(self) -> None:
         """Add every call and the output.

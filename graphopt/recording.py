@@ -23,7 +23,7 @@ SET_GRADIENTS = torch._C._set_grad_enabled
 ENTER_AUTOCAST = torch.amp.autocast_mode._enter_autocast
 EXIT_AUTOCAST = torch.amp.autocast_mode._exit_autocast
 REGIONS = frozenset((SET_GRADIENTS, ENTER_AUTOCAST, EXIT_AUTOCAST))
-_UNWRITTEN = frozenset((torch.ops.prim.device.default, aten.size.default, aten.is_floating_point.default))
+UNWRITTEN = frozenset((torch.ops.prim.device.default, aten.size.default, aten.is_floating_point.default))
 
 
 _NUMBER = "_graphopt_number"
@@ -101,26 +101,26 @@ class Recorder(ProxyTorchDispatchMode):
         self._known = dict(known)
         self._count = 0
         self._numbers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._checks: set[Ref] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         """Write a call down and answer it."""
         kwargs = kwargs or {}
-        if func in _UNWRITTEN:
+        if func in UNWRITTEN:
             return func(*args, **kwargs)
-        if torch._C._functorch.peek_interpreter_stack() is not None:
-            raise UnrecordableError(f"{func} is called inside a transform of torch.func")
-        if torch.Tag.inplace_view in func.tags and func is not aten.detach_.default:
-            raise UnrecordableError(f"{func} changes the sizes of a tensor that is there already")
+        require_recordable(func)
         literal = args[0] if func is aten.lift_fresh.default else None
         if literal is not None:
             func = aten.lift_fresh_copy.default
-        args, kwargs = self._stood_in(args), {name: self._stood_in(value) for name, value in kwargs.items()}
+        args, kwargs = self.stood_in(args), {name: self.stood_in(value) for name, value in kwargs.items()}
         if torch.Tag.data_dependent_output in func.tags:
             return self._computed(func, args, kwargs)
         refs = self.refs(args), {name: self.refs(value) for name, value in kwargs.items()}
         result = self.evaluator(func, args, kwargs)
         kept = self._shadow(result) if literal is not None or _is_factory(func) else result
-        self.recording.calls.append(Call(func, *refs, kept, self._number_all(result), self.origin()))
+        self.recording.calls.append(Call(func, *refs, kept, self.number_all(result), self.origin()))
+        if func is aten._is_all_true.default:
+            self._checks.add(result.__dict__[_NUMBER])
         if literal is not None and literal.numel() <= CONSTANT_NUMEL_LIMIT and not literal.is_meta:
             self._numbers[id(result)] = (result, literal)
         elif self._numbers:
@@ -131,22 +131,26 @@ class Recorder(ProxyTorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:
         return False
 
+    def is_check(self, operand: Any) -> bool:
+        """Tell whether an operand is what `torch._check_tensor_all` looks at before it raises."""
+        return isinstance(operand, torch.Tensor) and operand.__dict__.get(_NUMBER) in self._checks
+
     def region(self, func: Any, args: tuple[Any, ...]) -> Call:
         """Write down that a region of gradients or autocast begins or ends."""
         call = Call(func, args, {}, None, None, self.origin())
         self.recording.calls.append(call)
         return call
 
-    def _stood_in(self, value: Any) -> Any:
+    def stood_in(self, value: Any) -> Any:
         """Replace real tensors by stand-ins."""
         kind = type(value)
         if kind in (list, tuple):
-            return kind([self._stood_in(item) for item in value])
+            return kind([self.stood_in(item) for item in value])
         if not isinstance(value, torch.Tensor):
             if isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool | torch.ScriptObject):
                 raise UnrecordableError(f"found a {kind.__name__} among the arguments of an operator")
             return value
-        return value if getattr(value, "fake_mode", None) is self.evaluator.mode else self._constant(value)
+        return value if getattr(value, "fake_mode", None) is self.evaluator.mode else self.constant(value)
 
     def name(self, tensor: torch.Tensor) -> Ref:
         """Give a stand-in the next number."""
@@ -172,10 +176,11 @@ class Recorder(ProxyTorchDispatchMode):
         self.recording.used.add(ref)
         return ref
 
-    def _number_all(self, result: Any) -> Any:
+    def number_all(self, result: Any) -> Any:
+        """Give the tensors of a result the next numbers; return these."""
         if isinstance(result, torch.Tensor):
             return self.name(result)
-        return [self._number_all(item) for item in result] if isinstance(result, list | tuple) else None
+        return [self.number_all(item) for item in result] if isinstance(result, list | tuple) else None
 
     def _shadow(self, result: Any) -> Any:
         """Return stand-ins that look the same: torch hands a new tensor on as another one if somebody holds it."""
@@ -183,7 +188,8 @@ class Recorder(ProxyTorchDispatchMode):
             return type(result)([self._shadow(item) for item in result])
         return self.evaluator.stand_in(result, result) if isinstance(result, torch.Tensor) else result
 
-    def _constant(self, tensor: torch.Tensor) -> torch.Tensor:
+    def constant(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return the stand-in for a real tensor that the code brings along."""
         if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or tensor.layout != torch.strided:
             raise UnrecordableError(f"found a {type(tensor).__name__} among the tensors, wanted ordinary ones")
         if id(tensor) not in self._known:
@@ -193,11 +199,16 @@ class Recorder(ProxyTorchDispatchMode):
         return self._known[id(tensor)][1]
 
     def _computed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Compute what depends on numbers, where all of them are written out in the code."""
+        """Compute what depends on numbers, where all of them are written out in the code.
+
+        A check of the code's own is taken to hold, as it is in a graph.
+        """
+        if self.is_check(args[0]):
+            return True
         real = self._real((args, kwargs))
         if real is None:
             raise UnrecordableError(f"{func} depends on the values of a tensor")
-        return self._for_real(func, *real)
+        return self.for_real(func, *real)
 
     def _real(self, value: Any) -> Any:
         """Return arguments with written out tensors for their stand-ins, None where there are other tensors."""
@@ -222,11 +233,24 @@ class Recorder(ProxyTorchDispatchMode):
             return
         real = self._real((args, kwargs))
         if real is not None:
-            self._numbers[id(result)] = (result, self._for_real(func, *real))
+            self._numbers[id(result)] = (result, self.for_real(func, *real))
 
-    def _for_real(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def for_real(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Call an operator on ordinary tensors, unseen."""
         with torch._C._DisableTorchDispatch():
             return func(*args, **kwargs)
+
+
+def require_recordable(func: Any) -> None:
+    """Refuse a call that a list of calls does not hold.
+
+    Raises:
+        UnrecordableError: It happens inside a transform, or changes the sizes of a tensor that is there already.
+    """
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        raise UnrecordableError(f"{func} is called inside a transform of torch.func")
+    if torch.Tag.inplace_view in func.tags and func is not aten.detach_.default:
+        raise UnrecordableError(f"{func} changes the sizes of a tensor that is there already")
 
 
 def refs_in(value: Any) -> Iterator[Ref]:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
+from torch.func import functional_call
 
 from graphopt.capture_failure import Attempt, explain_export, explain_raise, summary
 from graphopt.example_inputs import ExampleInputs, carries, with_plain_signature
@@ -30,23 +31,34 @@ class Export:
     notes: tuple[str, ...]
 
 
-def export(model: nn.Module, inputs: ExampleInputs) -> Export:
-    """Export a model in evaluation form.
+def export_with_batch(model: nn.Module, inputs: ExampleInputs) -> Export | str:
+    """Export a model in evaluation form with a symbolic batch; return the reason instead where that does not go."""
+    with prepared(model):
+        return _dynamic(model, inputs)
+
+
+def export_at_example(model: nn.Module, inputs: ExampleInputs, why: str) -> Export:
+    """Export a model in evaluation form at the batch of the example.
+
+    Args:
+        model: Left as it was.
+        inputs: The example.
+        why: Why the batch is not symbolic.
 
     Raises:
         CaptureError: The model raises on the inputs, or cannot be written as a graph.
     """
     with prepared(model):
-        dynamic = _dynamic(model, inputs)
-        return dynamic if isinstance(dynamic, Export) else _static(model, inputs, dynamic)
+        return _static(model, inputs, why)
 
 
 def _static(model: nn.Module, inputs: ExampleInputs, why: str) -> Export:
     with Attempt() as attempt, quiet():
         program = torch.export.export(model, inputs.args, dict(inputs.kwargs), strict=False)
         return Export(program, inputs, False, (f"static batch: {why}",))
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     with Attempt() as eager, torch.no_grad():
-        model(*inputs.args, **inputs.kwargs)
+        functional_call(model, buffers, inputs.args, dict(inputs.kwargs))
     if eager.failure is not None:
         raise explain_raise(model, eager.failure) from eager.failure
     raise explain_export(model, attempt.failed()) from attempt.failure

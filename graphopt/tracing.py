@@ -1,12 +1,13 @@
 """Capture: an `nn.Module` becomes a Program, and a rewritten graph becomes one again."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.export import ExportedProgram
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from graphopt.aliasing import written_attributes
 from graphopt.assembly import Attribute, assemble, attach, named_attributes
@@ -19,12 +20,19 @@ from graphopt.numbering import renumber
 from graphopt.preparation import collection_paused
 from graphopt.program import Lineage, Program, Source, clone_tensor
 from graphopt.quick_trace import quick_capture
-from graphopt.torch_export import export
+from graphopt.real_trace import real_capture
+from graphopt.torch_export import Export, export_at_example, export_with_batch
 from graphopt.values import STALE, is_symbolic, placeholder_value, refresh_values
 from graphopt.wiring import fingerprint, node_line, walk
 
 
-def capture(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> Program:
+def capture(
+    model: nn.Module,
+    args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    specialise: bool = True,
+) -> Program:
     """Capture a model as a graph of ATen operators in inference form.
 
     The batch axis, dimension 0 of every tensor input that shares the commonest size there, becomes symbolic; an
@@ -32,11 +40,18 @@ def capture(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[str, A
     program keeps the example's batch and `Program.notes` says why. The model itself is left as it was: weights,
     gradients, flags and hooks. A model on the meta device is captured without weights.
 
+    Some code asks what is in a tensor: how long a mask is, whether all of it is ones. A graph holds one answer. Where
+    torch.export does not know how to keep it open and the answer follows from the inputs, the program takes the
+    example's, says so in its notes, and asks again at every call: inputs that decide otherwise raise an error. That is
+    the default, since most such questions are about padding that a user's inputs always have or never have.
+
     Args:
         model: Called as `model(*args, **kwargs)`.
         args: Example positional inputs, nested as the model takes them. Numbers, flags, strings and None are baked
             into the graph as they are here.
         kwargs: Example keyword inputs.
+        specialise: Whether the example may answer what the code asks about data. It takes the model three runs on
+            real tensors, of the example and of the example repeated.
 
     Returns:
         A Program whose Parameters are its own, over the storage of the model's.
@@ -48,7 +63,7 @@ def capture(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[str, A
     _require_module(model)
     model, inputs = without_weights(model, bind(model, args, {} if kwargs is None else kwargs))
     with collection_paused():
-        return _quickly(model, inputs) or _exported(model, inputs)
+        return _quickly(model, inputs) or _exported(model, inputs, specialise=specialise)
 
 
 def _quickly(model: nn.Module, inputs: ExampleInputs) -> Program | None:
@@ -58,12 +73,40 @@ def _quickly(model: nn.Module, inputs: ExampleInputs) -> Program | None:
         return None
     traced = quick.traced
     name = type(model).__name__
-    return adopt_graph(traced.graph, traced.tensors, traced.bodies, quick.inputs, name, dynamic_batch=True)
+    return adopt_graph(
+        traced.graph, traced.tensors, traced.bodies, quick.inputs, name, dynamic_batch=True, notes=quick.notes
+    )
 
 
-def _exported(model: nn.Module, inputs: ExampleInputs) -> Program:
-    """Capture a model by torch.export."""
-    exported = export(model, inputs)
+def _exported(model: nn.Module, inputs: ExampleInputs, *, specialise: bool) -> Program:
+    """Capture a model by torch.export, or by running it for real where that alone keeps the batch free, or goes."""
+    exported = export_with_batch(model, inputs)
+    if isinstance(exported, str):
+        program = _specialised(model, *inputs.with_batch()) if specialise else None
+        return program or _at_example(model, inputs, exported, specialise=specialise)
+    return _adopt_export(model, exported)
+
+
+def _at_example(model: nn.Module, inputs: ExampleInputs, why: str, *, specialise: bool) -> Program:
+    """Capture a model at the batch of its example; sizes that the data decide are the example's where that goes."""
+    with Attempt() as attempt:
+        exported = export_at_example(model, inputs, why)
+        if not specialise or not _has_open_sizes(exported):
+            return _adopt_export(model, exported)
+    program = _specialised(model, inputs, (), f"static batch: {why}") if specialise else None
+    if program is not None:
+        return program
+    if attempt.failure is not None:
+        raise attempt.failure
+    return _adopt_export(model, exported)
+
+
+def _has_open_sizes(exported: Export) -> bool:
+    """Tell whether the data decide a size of some value."""
+    return any(free_unbacked_symbols(node.meta.get("val")) for node in exported.program.graph.nodes)
+
+
+def _adopt_export(model: nn.Module, exported: Export) -> Program:
     stateful = exported.program.module(check_guards=False)
     _refuse_transforms(model, stateful)
     return adopt(
@@ -74,6 +117,22 @@ def _exported(model: nn.Module, inputs: ExampleInputs) -> Program:
         dynamic_batch=exported.dynamic_batch,
         notes=exported.notes,
     )
+
+
+def _specialised(model: nn.Module, inputs: ExampleInputs, batched: Sequence[int], *notes: str) -> Program | None:
+    """Capture a model by runs on real tensors, None where that does not go."""
+    real = real_capture(model, inputs, batched)
+    if real is None:
+        return None
+    traced, name = real.traced, type(model).__name__
+    program = adopt_graph(
+        traced.graph, traced.tensors, traced.bodies, real.inputs, name, dynamic_batch=real.dynamic_batch, notes=notes
+    )
+    if real.assumptions is None:
+        return program
+    names = [node.name for node in program.graph_module.graph.find_nodes(op="placeholder")]
+    assumptions = replace(real.assumptions, names=tuple(names[place] for place in real.assumptions.places))
+    return replace(program, assumptions=assumptions, notes=(*notes, *assumptions.notes()))
 
 
 def adopt(

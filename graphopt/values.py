@@ -103,6 +103,10 @@ def fake_mode_of(values: Any) -> FakeTensorMode:
 
 def tensors_in(value: Any) -> list[torch.Tensor]:
     """Return the tensors among nested values, in order."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if type(value) in (list, tuple):
+        return [tensor for item in value for tensor in tensors_in(item)]
     return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
 
 

@@ -39,10 +39,10 @@ def submodule_of(graph_module: fx.GraphModule, node: fx.Node) -> fx.GraphModule 
     """Return the graph module that a `get_attr` node reads, None where it reads a tensor."""
     if node.op != "get_attr":
         return None
-    value: object = graph_module
+    held: nn.Module | None = graph_module
     for part in str(node.target).split("."):
-        value = getattr(value, part, None)
-    return value if isinstance(value, fx.GraphModule) else None
+        held = None if held is None else held._modules.get(part)
+    return held if isinstance(held, fx.GraphModule) else None
 
 
 def node_line(node: fx.Node) -> str:

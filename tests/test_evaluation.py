@@ -15,6 +15,7 @@ aten = torch.ops.aten
 IMAGE, WEIGHT, CHANNELS = torch.randn(2, 8, 6, 6), torch.randn(4, 8, 3, 3), torch.randn(8)
 TOKENS, MATRIX, WIDTH = torch.randn(2, 5, 8), torch.randn(3, 8), torch.randn(8)
 LAST = IMAGE.to(memory_format=torch.channels_last)
+TURNED, POINT = torch.randn(2, 6, 8, 6).transpose(1, 2), torch.randn(2, 8, 1, 1)
 
 CALLS: dict[str, tuple[Any, ...]] = {
     "relu": (aten.relu.default, IMAGE),
@@ -58,6 +59,31 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "attention": (aten.scaled_dot_product_attention.default, *[torch.randn(2, 4, 5, 8)] * 3),
     "lookup": (aten.embedding.default, MATRIX, torch.ones(2, 3, dtype=torch.int64)),
     "sequence": (aten.arange.default, 5),
+    "sum of a picture with itself turned": (aten.add.Tensor, IMAGE, IMAGE.transpose(2, 3)),
+    "sum of points in two orders": (aten.add.Tensor, POINT, POINT.to(memory_format=torch.channels_last)),
+    "softmax of a point, channels last": (aten.softmax.int, POINT.to(memory_format=torch.channels_last), 1),
+    "batch norm of channels last": (aten.batch_norm.default, LAST, *[CHANNELS] * 4, False, 0.1, 1e-5, False),
+    "batch norm of a turned picture": (aten.batch_norm.default, TURNED, *[CHANNELS] * 4, False, 0.1, 1e-5, False),
+    "root mean square norm": (aten.rms_norm.default, TOKENS.transpose(0, 1), [8], WIDTH),
+    "mean": (aten.mean.dim, TURNED, [2, 3]),
+    "vector norm": (aten.linalg_vector_norm.default, TURNED, 2.0, [1], True),
+    "pooling": (aten.adaptive_avg_pool2d.default, LAST, [3, 3]),
+    "larger": (aten.upsample_bilinear2d.vec, IMAGE, [12, 9], False, None),
+    "larger by a share": (aten.upsample_bicubic2d.vec, IMAGE, None, False, [2.0, 1.5]),
+    "larger by copies": (aten.upsample_nearest2d.vec, IMAGE, None, [2.0, 2.0]),
+    "larger, channels last": (aten.upsample_bilinear2d.vec, LAST, [12, 9], False, None),
+    "larger, of one channel": (aten.upsample_nearest2d.vec, IMAGE[:, :1].contiguous(), [12, 9], None),
+    "joined": (aten.cat.default, [IMAGE, IMAGE], -3),
+    "joined, of two widths": (aten.cat.default, [TOKENS, TOKENS[..., :3].contiguous()], -1),
+    "joined with a turned picture": (aten.cat.default, [IMAGE, TURNED], 1),
+    "joined, of two types": (aten.cat.default, [TOKENS, TOKENS.double()], 1),
+    "joined with nothing": (aten.cat.default, [TOKENS, torch.empty(0)], 1),
+    "stacked": (aten.stack.default, [TURNED, TURNED], 1),
+    "padded": (aten.pad.default, TURNED, [1, 1, 0, 2]),
+    "repeated": (aten.repeat_interleave.self_int, TURNED, 2, 1),
+    "chosen": (aten.where.self, IMAGE > 0, IMAGE, TURNED),
+    "sum over labels": (aten.einsum.default, "bnd,bmd->bnm", [TOKENS, TOKENS]),
+    "sum over labels, of one row": (aten.einsum.default, "bnd,bmd->bnm", [TOKENS[:1], TOKENS[:1]]),
 }
 
 
@@ -95,6 +121,8 @@ def test_a_layout_is_torchs_own_the_first_time_and_the_second(name: str) -> None
         lambda: (aten.group_norm.default, IMAGE, 3, None, None),
         lambda: (aten.batch_norm.default, IMAGE, *[torch.randn(7)] * 4, False, 0.1, 1e-5, False),
         lambda: (aten.add.Tensor, TOKENS, torch.randn(7)),
+        lambda: (aten.cat.default, [TOKENS, torch.randn(2, 6, 7)], 1),
+        lambda: (aten.cat.default, [TOKENS, TOKENS], 3),
     ],
 )
 def test_what_does_not_fit_is_left_to_torch_and_raises(call: Callable[[], tuple[Any, ...]]) -> None:
@@ -102,7 +130,7 @@ def test_what_does_not_fit_is_left_to_torch_and_raises(call: Callable[[], tuple[
     assert quick_layout(function, tuple(args), {}) is None
     evaluator = Evaluator()
     fakes = tuple(pytree.tree_map_only(Tensor, evaluator.shared_stand_in, args))
-    with evaluator, pytest.raises((RuntimeError, ValueError)):
+    with evaluator, pytest.raises((RuntimeError, ValueError, IndexError)):
         evaluator(function, fakes, {})
 
 

@@ -133,3 +133,18 @@ def test_programs_are_frozen_and_compare_by_identity() -> None:
     assert result.lineage is lineage
     assert result != program
     assert {program: 1}[program] == 1
+
+
+def test_the_wider_example_leaves_what_keeps_its_rows() -> None:
+    class Looked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+            return self.linear(x) @ table.reshape(2, 4).T
+
+    program = capture(Looked(), (torch.randn(2, 4), torch.randn(2, 2, 2)))
+    wide = program.wider_example()
+    assert [tuple(leaf.shape) for leaf in wide.leaves()] == [(4, 4), (2, 2, 2)]
+    assert program(*wide.args).shape == (4, 2)

@@ -68,7 +68,7 @@ def both(model: nn.Module, args: Any, kwargs: Any = None) -> tuple[Program, Prog
     inputs = bind(model, args, kwargs or {})
     quick = tracing._quickly(model, inputs)
     assert quick is not None
-    return quick, tracing._exported(model, inputs)
+    return quick, tracing._exported(model, inputs, specialise=False)
 
 
 class Around(nn.Module):
@@ -200,3 +200,103 @@ def test_a_buffer_that_is_replaced_is_left_to_torch_export() -> None:
     before = model.seen
     assert quick_capture(model, bind(model, (torch.randn(2, 6),), {})) is None
     assert model.seen is before
+
+
+def test_a_literal_with_a_row_for_each_of_the_batch_is_one_row() -> None:
+    class Guided(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(6, 6)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.linear(x) + torch.tensor([[3.0, 4.0]] * x.shape[0]).repeat_interleave(3, 1)
+
+    model = Guided().eval()
+    program = tracing.capture(model, (torch.randn(2, 6),))
+    assert program.dynamic_batch
+    assert program.parameters["lifted_tensor_0"].shape == (1, 2)
+    x = torch.randn(5, 6)
+    assert torch.equal(program(x), model(x))
+    again = tracing.recapture(program.graph_module, program.args, program.kwargs, program)
+    assert again.dynamic_batch
+    assert torch.equal(again(x), model(x))
+
+
+def test_a_literal_that_changes_otherwise_with_the_batch_is_refused() -> None:
+    class Counted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(6, 6)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.linear(x) / torch.tensor(float(x.shape[0]))
+
+    model = Counted().eval()
+    assert quick_capture(model, bind(model, (torch.randn(2, 6),), {})) is None
+
+
+def test_objects_that_may_hold_tensors_are_refused() -> None:
+    class Box:
+        def __init__(self, held: torch.Tensor) -> None:
+            self.held = held
+
+    class Opened(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(6, 6)
+
+        def forward(self, x: torch.Tensor, box: Box) -> torch.Tensor:
+            return self.linear(x) + box.held
+
+    model = Opened().eval()
+    assert quick_capture(model, bind(model, (torch.randn(2, 6), Box(torch.ones(6))), {})) is None
+
+
+def test_checks_of_the_code_are_taken_to_hold() -> None:
+    class Checked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(6, 6)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            torch._check_tensor_all(x > -100, lambda: "too small")
+            return self.linear(x)
+
+    model = Checked().eval()
+    assert quick_capture(model, bind(model, (torch.randn(2, 6),), {})) is not None
+
+
+def test_a_buffer_that_is_made_anew_at_every_call_is_no_state() -> None:
+    class Anew(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("table", torch.zeros(6))
+            self.linear = nn.Linear(6, 6)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.table = torch.arange(6.0) * 2
+            return self.linear(x) + self.table
+
+    model = Anew().eval()
+    program = tracing.capture(model, (torch.randn(2, 6),))
+    x = torch.randn(3, 6)
+    assert torch.equal(program(x), model(x))
+
+
+def test_conjugates_have_a_batch() -> None:
+    class Correlated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(6, 6)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            spectrum = torch.fft.rfft(self.linear(x))
+            return torch.fft.irfft(spectrum * torch.conj(spectrum), n=6)
+
+    model = Correlated().eval()
+    quick = quick_capture(model, bind(model, (torch.randn(2, 6),), {}))
+    assert quick is not None
+    program = tracing.capture(model, (torch.randn(2, 6),))
+    x = torch.randn(3, 6)
+    assert torch.equal(program(x), model(x))
+    assert tracing.recapture(program.graph_module, program.args, program.kwargs, program).dynamic_batch

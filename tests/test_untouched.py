@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from graphopt.untouched import untouched
+import graphopt
+from graphopt.untouched import forget_results, untouched
 
 
 class Stateful(nn.Module):
@@ -54,3 +55,56 @@ def test_they_come_back_when_the_block_raises() -> None:
     with pytest.raises(KeyError):
         spoil()
     assert model.calls == 0
+
+
+class Table:
+    """A helper that is no module, as tables of rotary positions often are."""
+
+    def __init__(self) -> None:
+        self.rows = None
+        self.seen = []
+
+
+def test_helper_objects_come_back() -> None:
+    model = Stateful()
+    model.helpers = [Table()]
+    table = model.helpers[0]
+    with untouched(model):
+        table.rows = torch.ones(2)
+        table.seen.append(1)
+        table.late = 1
+    assert (table.rows, table.seen) == (None, [])
+    assert not hasattr(table, "late")
+    assert model.helpers == [table]
+
+
+class Biased(nn.Module):
+    """Keeps what it made of a parameter for the next call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias, self.made, self.sizes = nn.Parameter(torch.ones(2)), {}, {"rows": 2}
+
+    def forward(self, x):
+        if "cpu" not in self.made:
+            self.made["cpu"] = self.bias * 2
+        return x + self.made["cpu"]
+
+
+def test_results_of_earlier_calls_are_forgotten_and_other_entries_stay() -> None:
+    model = Biased()
+    assert not forget_results(model)
+    model(torch.zeros(3, 2))
+    assert forget_results(model)
+    assert (model.made, model.sizes) == ({}, {"rows": 2})
+    assert model.bias is not None
+
+
+def test_a_model_that_was_called_before_is_captured_with_its_parameters() -> None:
+    model = Biased().eval()
+    with torch.no_grad():
+        model(torch.zeros(3, 2))
+    made = model.made["cpu"]
+    program = graphopt.capture(model, (torch.zeros(3, 2),))
+    assert [str(node.target) for node in program.nodes() if node.op == "get_attr"] == ["bias"]
+    assert model.made["cpu"] is made

@@ -17,6 +17,7 @@ from graphopt.dependency.placement import BoolArray, Box, IntArray, Placement, k
 from graphopt.dependency.terms import Dim, Leaf, Sum, leaves
 from graphopt.dependency.zeros import ZeroPropagation
 from graphopt.errors import GraphoptError
+from graphopt.preparation import collection_paused
 from graphopt.program import Program, require_program
 
 
@@ -88,6 +89,7 @@ class DependencyGraph:
         dimension algebra that solves it here is graphopt's own.
     """
 
+    @collection_paused()
     def __init__(self, program: Program, *, regroup: bool = False, omission: Omission | None = None) -> None:
         self.program = require_program(program)
         self.tensors = program.parameters
@@ -152,6 +154,7 @@ class DependencyGraph:
         return ZeroPropagation(self.analysis)
 
     @cached_property
+    @collection_paused()
     def groups(self) -> tuple[Group, ...]:
         """Every free axis, in the order of the parameters."""
         left_over = self.zeros.residue_leaves

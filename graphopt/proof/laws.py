@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 from graphopt.dependency.graph import DependencyGraph
 from graphopt.errors import GraphoptError, VerificationError
-from graphopt.example_inputs import ExampleInputs
 from graphopt.plan import Plan
 from graphopt.program import Program, require_program
 from graphopt.proof.bypassing import check_bypasses, check_remaining
@@ -194,11 +193,9 @@ def _unproved(last: Comparison) -> str:
 
 def _shapes(origin: Program, rewritten: Program) -> Check:
     """Both programs give outputs of the same shapes, at two batch sizes where the batch is free."""
-    inputs = ExampleInputs(origin.args, origin.kwargs)
-    size = inputs.batch_size()
-    sizes = [inputs]
-    if origin.dynamic_batch and size is not None:
-        sizes.append(inputs.widened(size))
+    sizes = [inputs_of(origin)]
+    if origin.dynamic_batch:
+        sizes.append(origin.wider_example())
     for chosen in sizes:
         before = [tuple(out.shape) for out in outputs_of(origin, chosen)]
         after = [tuple(out.shape) for out in outputs_of(rewritten, chosen)]

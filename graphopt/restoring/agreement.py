@@ -27,9 +27,7 @@ def require_agreement(restored: nn.Module, program: Program, explain: Callable[[
     Raises:
         ModuleRestoreError: the model raises, or computes something else.
     """
-    inputs = inputs_of(program)
-    size = inputs.batch_size()
-    chosen = [inputs] if size is None or not program.dynamic_batch else [inputs, inputs.widened(size)]
+    chosen = [inputs_of(program), *([program.wider_example()] if program.dynamic_batch else [])]
     kinds = {tensor.dtype for tensor in program.parameters.values()}
     for one in chosen:
         with Attempt() as oracle:

@@ -46,6 +46,12 @@ class Recipe:
         """The recipe with other numbers in its configuration; all of them are written anew."""
         return Recipe(self.kind, Rebuild(lambda place, number: numbers.get(place, number))(ROOT, self._copied()))
 
+    def with_floats(self, floats: Mapping[float, float]) -> Recipe:
+        """The recipe with other floats in its configuration, wherever the old ones stand."""
+        if not floats:
+            return self
+        return Recipe(self.kind, Rebuild(lambda _, held: floats.get(held, held), float)(ROOT, self._copied()))
+
     def build(self) -> nn.Module:
         """Build the class from a copy of the configuration."""
         if isinstance(self.config, dict):
@@ -146,6 +152,9 @@ def _of_attributes(built: nn.Module, restored: nn.Module, read: Collection[Place
 def _require_shapes(built: nn.Module, restored: nn.Module) -> None:
     wanted = {name: tuple(tensor.shape) for name, tensor in restored.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in built.state_dict().items()}
+    left_out = next((name for name in found if name not in wanted), None)
+    if left_out is not None:
+        raise ModuleRestoreError(f"no configuration describes the result: it does without {left_out}")
     for name, shape in wanted.items():
         if found.get(name) != shape:
             raise ModuleRestoreError(

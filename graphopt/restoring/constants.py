@@ -57,8 +57,8 @@ def moved_constants(
         graph: analysis of the captured program.
         counts: how many indices each leaf keeps.
     """
-    made = dict(zip(_keys(smaller), smaller, strict=True))
-    for key, match in zip(_keys(calls), matches, strict=True):
+    made = dict(zip(keys_of(smaller), smaller, strict=True))
+    for key, match in zip(keys_of(calls), matches, strict=True):
         call = made.get(key)
         if match is None or call is None:
             continue
@@ -75,7 +75,7 @@ def moved_constants(
         )
 
 
-def _keys(calls: Sequence[Call]) -> Iterator[tuple[str, str, str, int]]:
+def keys_of(calls: Sequence[Call]) -> Iterator[tuple[str, str, str, int]]:
     """Yield what tells calls apart in both models: module, line, function, and how often before."""
     seen: Counter[tuple[str, str, str]] = Counter()
     for call in calls:
@@ -116,6 +116,8 @@ def folded(program: Program, moved: Sequence[Moved]) -> tuple[dict[str, Tensor],
     left: list[Moved] = []
     for one in moved:
         node = nodes.get(one.node.name)
+        if node is not None and one.after in pytree.tree_leaves((node.args, node.kwargs)):
+            continue  # the program has that number too
         found = None if node is None else _undone(scaling, node, one)
         if found is None:
             left.append(one)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from torch import nn
@@ -14,7 +15,7 @@ from graphopt.example_inputs import ExampleInputs
 from graphopt.restoring.duplicate import duplicate
 from graphopt.restoring.places import track
 from graphopt.restoring.recording import Call, Comparison, Recorder, Run, record
-from graphopt.restoring.tracked import Place
+from graphopt.restoring.tracked import Hashed, Place, told_apart
 
 
 @dataclass(frozen=True)
@@ -26,20 +27,23 @@ class Observed:
         calls: what it called, in order.
         comparisons: numbers that its code found equal.
         runs: modules that it called, in the order in which they ended.
+        hashed: whether numbers that were told apart from plain ones were looked up in a table.
     """
 
     numbers: Mapping[Place, int]
     calls: tuple[Call, ...]
     comparisons: tuple[Comparison, ...]
     runs: tuple[Run, ...]
+    hashed: bool
 
 
-def observe(model: nn.Module, inputs: ExampleInputs) -> Observed:
+def observe(model: nn.Module, inputs: ExampleInputs, *, apart: bool) -> Observed:
     """Run a model once, as a copy over its own tensors; where its code does not bear tracked sizes, without them.
 
     Args:
         model: left as it is.
         inputs: what it is called with.
+        apart: whether tables tell the integers from plain ones, see `told_apart`.
 
     Raises:
         ModuleRestoreError: it does not run with integers of another class.
@@ -48,9 +52,10 @@ def observe(model: nn.Module, inputs: ExampleInputs) -> Observed:
     for names in ({id(one.value): name for name, one in named_attributes(model).items()}, None):
         shell = duplicate(model).eval()
         numbers, recorder = track(shell), Recorder(names)
-        with Attempt() as attempt:
+        with Attempt() as attempt, told_apart() if apart else nullcontext(Hashed()) as hashed:
             record(shell, inputs, recorder)
-            return Observed(numbers, tuple(recorder.calls), tuple(recorder.comparisons), tuple(recorder.runs))
+            noted = tuple(recorder.calls), tuple(recorder.comparisons), tuple(recorder.runs)
+            return Observed(numbers, *noted, hashed.any)
         failure = attempt.failed()
     raise ModuleRestoreError(
         f"{type(model).__name__} does not run with integers of a subclass of int, which tell where they came from: "

@@ -46,16 +46,22 @@ def track(model: nn.Module) -> dict[Place, int]:
 
 
 class Rebuild:
-    """Rebuilds what a module holds with other numbers; what is held twice is rebuilt once."""
+    """Rebuilds what a module holds with other numbers; what is held twice is rebuilt once.
 
-    def __init__(self, replace: Callable[[Place, int], int]) -> None:
+    Args:
+        replace: the new number, from the place and the number there.
+        kind: which numbers are replaced.
+    """
+
+    def __init__(self, replace: Callable[[Place, Any], Any], kind: type[int | float] = int) -> None:
         self._replace = replace
+        self._kind = kind
         self._made: dict[int, Any] = {}
         self._kept: list[Any] = []
 
     def __call__(self, place: Place, value: Any) -> Any:
         """Return what stands for a value that is held at a place: itself, where it holds no number."""
-        if type(value) is int:
+        if type(value) is self._kind:
             return self._replace(place, value)
         if len(place.path) > DEEPEST or not is_holder(value):
             return value

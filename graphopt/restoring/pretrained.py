@@ -19,6 +19,7 @@ from graphopt.errors import ModuleRestoreError
 from graphopt.proof.check import equal
 from graphopt.restoring.agreement import require_agreement
 from graphopt.restoring.configuration import fitting
+from graphopt.restoring.floats import common_floats
 from graphopt.restoring.reasons import reason
 from graphopt.restoring.restore import Restoration
 from graphopt.restoring.tensors import put_tensors
@@ -72,7 +73,8 @@ def _built(restoration: Restoration) -> nn.Module:
     """The class built from the configuration that describes the result, with the result's weights."""
     recipe = fitting(restoration.model, restoration.module, restoration.read)
     with torch.random.fork_rng(devices=[]):
-        built = recipe.build()
+        floats = common_floats(recipe.build(), restoration.module)
+        built = recipe.with_floats(floats).build()
     made = {name: one.value for name, one in named_attributes(built).items() if not one.persistent}
     held = {name: one.value for name, one in named_attributes(restoration.module).items()}
     tensors = {name: value for name, value in held.items() if isinstance(value, Tensor)}

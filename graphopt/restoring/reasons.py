@@ -7,13 +7,23 @@ from collections.abc import Sequence
 from graphopt.capture_failure import summary
 from graphopt.errors import VerificationError
 from graphopt.restoring.constants import Moved
+from graphopt.restoring.recording import Call
 from graphopt.restoring.solving import Demand
 from graphopt.restoring.tracked import places_in, sizes_in
 
+ALIKE = (
+    "prune-channels{uniform_per_layer=true} keeps sizes equal that are equal, so that code may take one for the other"
+)
 INSTEAD = "result.module() without a model returns the graph form, which runs"
 
 
-def reason(class_name: str, failure: Exception, unmet: Sequence[Demand], left: Sequence[Moved]) -> str:
+def reason(
+    class_name: str,
+    failure: Exception,
+    unmet: Sequence[Demand],
+    left: Sequence[Moved],
+    culprit: Call | None = None,
+) -> str:
     """Tell module, source line and what could not be said there.
 
     Args:
@@ -21,12 +31,17 @@ def reason(class_name: str, failure: Exception, unmet: Sequence[Demand], left: S
         failure: what the smaller model raised, or how far it is from the program.
         unmet: numbers that are not what they have to be.
         left: constants that nothing undoes.
+        culprit: the call that first gives something else than the program has there.
     """
     causes = [_unmet(one) for one in unmet if one.call is not None][:2] + [_moved(one) for one in left][:2]
+    if culprit is not None:
+        causes.append(f"{_where(culprit)}: {culprit.name} gives something else than in the program")
     is_far = isinstance(failure, VerificationError)
     moved = str(failure).partition(";")[0].removeprefix("unchanged: ")
     found = f"it computes something else ({moved})" if is_far else f"it raises {summary(failure)}"
-    return f"{class_name} cannot say what the program does: {'; '.join([*causes, found])}; {INSTEAD}"
+    taken = any(not any(places_in(one.expression)) and any(sizes_in(one.expression)) for one in unmet)
+    advice = [ALIKE, INSTEAD] if taken else [INSTEAD]
+    return f"{class_name} cannot say what the program does: {'; '.join([*causes, found, *advice])}"
 
 
 def _unmet(demand: Demand) -> str:
@@ -46,5 +61,6 @@ def _moved(moved: Moved) -> str:
 
 
 def _where(call: object) -> str:
-    module, spot = getattr(call, "module", ""), getattr(call, "spot", "")
-    return f"{module or 'the model itself'} ({spot})"
+    module, line, spot = (getattr(call, name, "") for name in ("module", "line", "spot"))
+    place = spot if line in ("", spot) else f"{line}, through {spot}"
+    return f"{module or 'the model itself'} ({place})"

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from torch import Tensor, nn
 
 from graphopt.assembly import named_attributes
 from graphopt.capture_failure import Attempt
 from graphopt.dependency.graph import DependencyGraph
+from graphopt.dependency.placement import BoolArray
 from graphopt.dependency.terms import Leaf
-from graphopt.errors import ModuleRestoreError
+from graphopt.errors import ModuleRestoreError, VerificationError
 from graphopt.example_inputs import is_weightless
 from graphopt.program import Lineage, Program
 from graphopt.proof.check import inputs_of
 from graphopt.restoring.agreement import require_agreement
+from graphopt.restoring.blaming import first_difference
 from graphopt.restoring.constants import Moved, folded, moved_constants
 from graphopt.restoring.demands import Sizes, demands_of, equalities, followed, trimmed
 from graphopt.restoring.duplicate import duplicate
+from graphopt.restoring.floats import put_floats
+from graphopt.restoring.idle import put_aside
 from graphopt.restoring.matching import Match, match_calls
-from graphopt.restoring.observing import observe
+from graphopt.restoring.observing import Observed, observe
 from graphopt.restoring.places import assign
 from graphopt.restoring.reasons import INSTEAD, reason
-from graphopt.restoring.recording import Call, Recorder, record
+from graphopt.restoring.recording import Call, Recorder, Run, record
+from graphopt.restoring.selecting import kept_of, select_tables
 from graphopt.restoring.skipping import skip, take_out
-from graphopt.restoring.solving import solve
+from graphopt.restoring.solving import Demand, solve
 from graphopt.restoring.tensors import put_tensors
 from graphopt.restoring.tracked import Place, places_in
 from graphopt.rewrite.ancestry import base_of
+from graphopt.untouched import forget_results
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,9 +96,23 @@ def restore(program: Program, model: nn.Module) -> Restoration:
     """
     lineage = program.lineage or Lineage(program, {})
     _require_same(model, lineage.origin)
+    inputs = inputs_of(lineage.origin)
+    observed = None
+    with Attempt() as attempt:
+        observed = observe(model, inputs, apart=True)
+        return _restored(program, model, lineage, observed)
+    if observed is not None and not observed.hashed:
+        raise attempt.failed()
+    with Attempt() as again:  # a table may not have found a number that was told apart
+        return _restored(program, model, lineage, observe(model, inputs, apart=False))
+    raise attempt.failed() if observed is not None else again.failed()
+
+
+def _restored(program: Program, model: nn.Module, lineage: Lineage, observed: Observed) -> Restoration:
+    """The model that a run of the user's model leads to."""
     graph = DependencyGraph(base_of(program), regroup=lineage.regroup)
-    counts = {leaf: int(mask.sum()) for leaf, mask in graph.masks(lineage.kept).items()}
-    observed = observe(model, inputs_of(lineage.origin))
+    masks = graph.masks(lineage.kept)
+    counts = {leaf: int(mask.sum()) for leaf, mask in masks.items()}
     matches = match_calls(observed.calls, graph, counts)
     demands = [
         *demands_of(matches, graph, counts),
@@ -103,14 +124,53 @@ def restore(program: Program, model: nn.Module) -> Restoration:
     unread = trimmed(observed.calls, matches, sizes, program.parameters)
     restored = duplicate(model)
     assign(restored, solution.values)
+    put_floats(restored, matches, program)
     passing = skip(restored, observed, lineage.origin, lineage.bypassed)
     put_tensors(restored, {**program.parameters, **unread})
     read = frozenset(place for one in demands if not one.soft for place in places_in(one.expression))
     restoration = Restoration(restored, model, program, graph, counts, observed.calls, matches, read, unread)
-    left = restoration.undo_constants(restored)
-    name = type(model).__name__
-    require_agreement(restored, program, lambda failure: reason(name, failure, solution.unmet, left))
+    _require_same_outputs(restoration, observed.runs, masks, solution.unmet)
     return _shortened(restoration, passing)
+
+
+def _require_same_outputs(
+    restoration: Restoration, runs: Sequence[Run], masks: Mapping[Leaf, BoolArray], unmet: Sequence[Demand]
+) -> None:
+    """Undo what sizes move and compare; where the model differs, mend what the class computes beside the program.
+
+    The first failure is told: it is about the class as it was.
+    """
+    module, program = restoration.module, restoration.program
+    wanted = kept_of(restoration.calls, restoration.matches, restoration.graph, masks)
+    select = partial(select_tables, module, inputs_of(program), runs, wanted)
+    aside = partial(put_aside, module, restoration.model, runs, program)
+    mends: tuple[Callable[[], object], ...] = (partial(forget_results, module), select, aside, select)
+    failure = _failure(restoration, unmet)
+    for mend in mends:
+        if failure is None or (mend() and _failure(restoration, unmet) is None):
+            return
+    if failure is not None:
+        raise failure
+
+
+def _failure(restoration: Restoration, unmet: Sequence[Demand]) -> Exception | None:
+    """Why the smaller model is not what the program is; None where it is."""
+    with Attempt() as attempt:
+        _compare(restoration, unmet)
+    return attempt.failure
+
+
+def _compare(restoration: Restoration, unmet: Sequence[Demand]) -> None:
+    left = restoration.undo_constants(restoration.module)
+    name = type(restoration.model).__name__
+
+    def explain(failure: Exception) -> str:
+        culprit = None
+        if isinstance(failure, VerificationError) and not unmet and not left:
+            culprit = first_difference(restoration.module, restoration.program, restoration.calls, restoration.matches)
+        return reason(name, failure, unmet, left, culprit)
+
+    require_agreement(restoration.module, restoration.program, explain)
 
 
 def _shortened(restoration: Restoration, passing: Sequence[str]) -> Restoration:

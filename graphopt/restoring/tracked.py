@@ -93,6 +93,35 @@ def watching(watcher: Callable[[int, int], None]) -> Iterator[None]:
         _WATCHERS.remove(watcher)
 
 
+_APART: list[Hashed] = []
+
+
+@dataclass
+class Hashed:
+    """Whether a tracked number was hashed.
+
+    Attributes:
+        any: whether one was.
+    """
+
+    any: bool = False
+
+
+@contextmanager
+def told_apart() -> Iterator[Hashed]:
+    """Hash tracked numbers by where they came from, so that no cache gives for them what it gave for plain ones.
+
+    Libraries keep results by the numbers that led to them; a plain number from there would hide where it came from,
+    and a tracked one would stay there. A table whose keys are plain numbers does not find tracked ones meanwhile.
+    """
+    hashed = Hashed()
+    _APART.append(hashed)
+    try:
+        yield hashed
+    finally:
+        _APART.remove(hashed)
+
+
 class TrackedInt(int):
     """An integer that knows the expression it is the value of.
 
@@ -156,7 +185,10 @@ class TrackedInt(int):
         return NotImplemented if equal is NotImplemented else not equal
 
     def __hash__(self) -> int:
-        return int.__hash__(self)
+        if not _APART:
+            return int.__hash__(self)
+        _APART[-1].any = True
+        return hash(self.expression)
 
     def __neg__(self) -> Any:
         return _combined("-", 0, self)

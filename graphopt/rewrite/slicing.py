@@ -14,13 +14,18 @@ from graphopt.dependency.analysis import TensorKey, tensor_key
 from graphopt.dependency.graph import DependencyGraph
 from graphopt.dependency.placement import Masks, kept_mask
 from graphopt.dependency.terms import Dim
+from graphopt.preparation import collection_paused
 from graphopt.program import Compensate, Lineage, Program
 from graphopt.rewrite.compensation import Remedies, remedies
 from graphopt.rewrite.constants import rewrite_constants
 from graphopt.rewrite.spreading import select_positions, spread_rows
 from graphopt.tracing import recapture
 
+BLOCK_ELEMENTS = 1 << 17
+"""Elements of a tensor that are sliced at a time."""
 
+
+@collection_paused()
 def slice_axes(graph: DependencyGraph, kept: Mapping[str, Sequence[int]], compensate: Compensate = "none") -> Program:
     """The program with only the kept indices of each axis.
 
@@ -70,12 +75,31 @@ def slice_tensor(tensor: Tensor, dims: Sequence[Dim], masks: Masks) -> Tensor:
         dims: one resolved dimension for each of them.
         masks: kept indices of each leaf.
     """
-    out = tensor.detach()
-    for position, dim in enumerate(dims):
-        mask = kept_mask(dim, masks)
-        if not mask.all():
-            out = out.index_select(position, torch.from_numpy(mask.nonzero()[0]).to(tensor.device))
-    return out if out.shape != tensor.shape else tensor
+    found = ((position, kept_mask(dim, masks)) for position, dim in enumerate(dims))
+    kept = {
+        position: torch.from_numpy(mask.nonzero()[0]).to(tensor.device) for position, mask in found if not mask.all()
+    }
+    return _selected(tensor.detach(), kept) if kept else tensor
+
+
+def _selected(tensor: Tensor, kept: Mapping[int, Tensor]) -> Tensor:
+    """Select indices along several dimensions, some rows at a time: a half-sliced copy of all is slow to make."""
+    first = next(iter(kept))
+    step = max(1, BLOCK_ELEMENTS * tensor.shape[first] // max(1, tensor.numel()))
+    if len(kept) == 1 or step >= len(kept[first]):
+        return _selected_at_once(tensor, kept)
+    out = tensor.new_empty([len(kept.get(place, range(size))) for place, size in enumerate(tensor.shape)])
+    *inner, last = kept
+    for rows, indices in zip(out.split(step, first), kept[first].split(step), strict=True):
+        part = _selected_at_once(tensor, {**{place: kept[place] for place in inner}, first: indices})
+        torch.index_select(part, last, kept[last], out=rows)
+    return out
+
+
+def _selected_at_once(tensor: Tensor, kept: Mapping[int, Tensor]) -> Tensor:
+    for position, indices in kept.items():
+        tensor = tensor.index_select(position, indices)
+    return tensor
 
 
 def _slice_tensors(graph: DependencyGraph, masks: Masks, made_up: Remedies, duplicate: GraphCopy) -> None:

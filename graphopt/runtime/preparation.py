@@ -127,7 +127,8 @@ class Preparation:
         try:
             result = self._result(args, kwargs)
             full = full_program(result)
-            check = InputCheck(full.graph_module, ExampleInputs(full.args, dict(full.kwargs)).leaves())
+            leaves = ExampleInputs(full.args, dict(full.kwargs)).leaves()
+            check = InputCheck(full.graph_module, leaves, full.assumptions)
             check(full.graph_module, args, kwargs)
             return Prepared(CacheSession(result), layout, full.graph_module, check)
         except GraphoptError as error:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from graphopt.assembly import write_code
 from graphopt.errors import GraphoptError
 from graphopt.example_inputs import ExampleInputs
 from graphopt.input_check import InputCheck, flat_like
@@ -88,7 +89,7 @@ class CacheSession:
         self._names = [name for name in inspect.signature(full.graph_module.forward).parameters if name not in extras]
         captured = (full.args, {name: value for name, value in full.kwargs.items() if name not in extras})
         leaves, self._spec = pytree.tree_flatten(captured)
-        self._check = InputCheck(full.graph_module, leaves)
+        self._check = InputCheck(full.graph_module, leaves, full.assumptions)
         self._states: dict[str, BranchState] = {}
         self._hoisted: dict[str, Hoisted] = {}
         self._branch = ""
@@ -157,6 +158,8 @@ class CacheSession:
         graphed = (options.get("options") or {}).get("triton.cudagraphs", False)
         self._copies = bool(graphed) or options.get("mode") in ("reduce-overhead", "max-autotune")
         graphs = {name: program.graph_module for name, program in self._programs.items()}
+        for graph in graphs.values():
+            write_code(graph)
         self._calls = {name: torch.compile(graph, fullgraph=True, **options) for name, graph in graphs.items()}
 
     # ------------------------------------------------------------------ steps

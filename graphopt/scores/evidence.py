@@ -10,14 +10,16 @@ from graphopt.errors import PreconditionError
 from graphopt.scores.gradients import Gradients
 from graphopt.scores.parameters import require_values
 
-SLAB_ELEMENTS = 1 << 20
-"""Elements that are held in float64 at a time, 8 MiB a tensor."""
+SLAB_ELEMENTS = 1 << 18
+"""Elements that are held in float64 at a time, 2 MiB a tensor: what a processor keeps close by."""
 
 Box = tuple[slice, ...]
 
 
 class Slab:
-    """A box of one parameter, in float64, with the gradient there.
+    """A box of one parameter, in float64, with the gradient there: copies, which may be written to.
+
+    The next slab of the same evidence takes their memory, since new memory for each costs more than all that is computed.
 
     Args:
         evidence: Where it is cut from.
@@ -48,7 +50,7 @@ class Slab:
     def _cut(self, tensors: Mapping[str, Tensor], what: str) -> Tensor:
         if self._name not in tensors:
             raise PreconditionError(f"found no {what} of {self._name}; collect_gradients gives it")
-        return tensors[self._name].detach()[self._box].to(torch.float64)
+        return self._evidence.copied(tensors[self._name].detach()[self._box], what)
 
 
 Element = Callable[[Slab], Tensor]
@@ -85,6 +87,7 @@ class Evidence:
         self.seed = seed
         self.notes: list[str] = []
         self._vectors: dict[tuple[str, int, Element], Tensor] = {}
+        self._held: dict[tuple[str, torch.device], Tensor] = {}
 
     def members(self, group: Group, among: Container[str] | None = None) -> list[Member]:
         """Return the members of a group that are scored parameters, those of some names only where given."""
@@ -115,6 +118,18 @@ class Evidence:
             scores += (taken.abs() if absolute else taken).sum(dim=1)
         return scores
 
+    def copied(self, part: Tensor, what: str) -> Tensor:
+        """Return a box of a tensor in float64, in memory that is kept for such boxes.
+
+        Args:
+            part: At most `SLAB_ELEMENTS` elements.
+            what: What the tensor is of its parameter.
+        """
+        place = (what, part.device)
+        if place not in self._held:
+            self._held[place] = torch.empty(SLAB_ELEMENTS, dtype=torch.float64, device=part.device)
+        return self._held[place][: part.numel()].view(part.shape).copy_(part)
+
     def vector(self, name: str, dim: int, element: Element) -> Tensor:
         """Return contributions of a parameter summed over all dimensions but one, float64 of shape ``(size,)``."""
         key = (name, dim, element)
@@ -133,8 +148,7 @@ class Evidence:
         for box in boxes(shape):
             terms = element(Slab(self, name, box))
             for dim, vector in vectors.items():
-                others = [other for other in range(len(shape)) if other != dim]
-                vector[box[dim]] += (terms.sum(dim=others) if others else terms).cpu()
+                vector[box[dim]] += _sum_beside(terms, dim).cpu()
         for dim, vector in vectors.items():
             if not bool(vector.isfinite().all()):
                 self._blame(name)
@@ -147,6 +161,13 @@ class Evidence:
             if name in tensors:
                 require_values(name, tensors[name], what)
         raise PreconditionError(f"the score of parameter {name} overflows float64; its values are too large to rank")
+
+
+def _sum_beside(terms: Tensor, dim: int) -> Tensor:
+    """Sum over all dimensions but one, those before it as one and those after it as one: in the order of the memory."""
+    if dim:
+        terms = terms.flatten(0, dim - 1).sum(dim=0)
+    return terms.flatten(1).sum(dim=1) if terms.ndim > 1 else terms
 
 
 def boxes(shape: tuple[int, ...], limit: int = SLAB_ELEMENTS) -> Iterator[Box]:

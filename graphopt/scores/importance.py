@@ -33,12 +33,12 @@ class Importance:
 
 def squared_weight(slab: Slab) -> Tensor:
     """Return w²."""
-    return slab.weight.square()
+    return slab.weight.square_()
 
 
 def absolute_weight(slab: Slab) -> Tensor:
     """Return |w|."""
-    return slab.weight.abs()
+    return slab.weight.abs_()
 
 
 def first_order(slab: Slab) -> Tensor:

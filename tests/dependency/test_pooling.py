@@ -42,3 +42,20 @@ def test_pooled_channels_stay_where_windows_run_over_them(analysed: Callable[...
     graph = analysed(Maxout(), torch.randn(3, 4, 5))
     assert graph.groups == ()
     assert "windows" in graph.explain("enter.weight", 0)
+
+
+def test_windows_of_one_position_let_an_axis_pass(analysed: Callable[..., DependencyGraph]) -> None:
+    class Shorter(nn.Module):
+        """Every second token, as Funnel's pooling of queries."""
+
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.enter, self.leave, self.width = nn.Linear(5, 6), nn.Linear(6, 2), width
+
+        def forward(self, x: Tensor) -> Tensor:
+            short = F.avg_pool2d(self.enter(x)[:, None], (2, self.width), stride=(2, 1), padding=(0, self.width // 2))
+            out: Tensor = self.leave(short[:, 0, :, :6])
+            return out
+
+    assert [group.id for group in analysed(Shorter(1), torch.randn(3, 8, 5)).groups] == ["enter.weight:0"]
+    assert not analysed(Shorter(3), torch.randn(3, 8, 5)).groups

@@ -1,5 +1,6 @@
 """The user's own class comes back, equal to the program."""
 
+import functools
 from types import SimpleNamespace
 from typing import Any
 
@@ -176,3 +177,60 @@ def test_a_layer_that_nothing_reads_still_runs() -> None:
     model = seeded(Unused)
     restored = pruned(model, tokens()).module(model)
     assert (tuple(restored.norm.normalized_shape), restored.norm.weight.shape) == ((16,), (16,))
+
+
+@functools.cache
+def split_sizes(heads: int, width: int) -> tuple[int, int]:
+    return heads, width // heads
+
+
+class Cached(Attention):
+    """What it views by comes out of a cache, as einops keeps it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, n, _ = x.shape
+        qkv = self.qkv(x).view(b, n, 3, *split_sizes(self.num_heads, self.num_heads * self.head_dim))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        return self.proj(nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class Looked(Attention):
+    """It looks a number of its own up in a table of plain ones."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * {4: 1.0, 2: 1.0}[self.num_heads]
+
+
+@pytest.mark.parametrize("kind", [Cached, Looked])
+def test_caches_and_tables_do_not_hide_where_numbers_come_from(kind: type[Attention]) -> None:
+    model = seeded(lambda: Model([kind(32, 4)]))
+    restored = pruned(model, tokens()).module(model)
+    assert restored.blocks[0].mixer.num_heads == 2
+    assert type(split_sizes(4, 32)[1]) is int
+
+
+class Remembering(Attention):
+    """It keeps the bias of its scores from one call to the next."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__(width, heads)
+        self.slopes, self.made = nn.Parameter(torch.ones(heads)), dict[int, Tensor]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, n, _ = x.shape
+        if n not in self.made:
+            self.made[n] = (self.slopes[:, None, None] * torch.arange(n)).detach()
+        q, k, v = self.qkv(x).view(b, n, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        y = (q @ k.mT + self.made[n]).softmax(-1) @ v
+        return self.proj(y.transpose(1, 2).flatten(2))
+
+
+def test_what_a_module_keeps_of_earlier_calls_is_forgotten() -> None:
+    model = seeded(lambda: Model([Remembering(32, 4)]))
+    result = pruned(model, tokens())
+    with torch.no_grad():
+        model(*tokens())
+    restored = result.module(model)
+    assert restored.blocks[0].mixer.slopes.shape == (2,)
+    assert [tuple(one.shape) for one in restored.blocks[0].mixer.made.values()] == [(2, 1, 6)]
+    assert [tuple(one.shape) for one in model.blocks[0].mixer.made.values()] == [(4, 1, 6)]

@@ -1,11 +1,21 @@
 """Integers that remember where they came from."""
 
 import copy
+import functools
 import math
 
 import torch
 
-from graphopt.restoring.tracked import Place, Term, TrackedInt, evaluate, expression_of, places_in, watching
+from graphopt.restoring.tracked import (
+    Place,
+    Term,
+    TrackedInt,
+    evaluate,
+    expression_of,
+    places_in,
+    told_apart,
+    watching,
+)
 
 HEADS = Place("attn", (("attribute", "heads"),))
 SIZE = Place("attn", (("attribute", "config"), ("item", "sizes"), ("item", 1)))
@@ -54,3 +64,18 @@ def test_a_place_is_written_as_code() -> None:
     assert str(HEADS) == "attn.heads"
     assert str(SIZE) == "attn.config['sizes'][1]"
     assert str(Place("", (("attribute", "width"),))) == "width"
+
+
+def test_a_cache_tells_tracked_numbers_from_plain_ones() -> None:
+    @functools.cache
+    def doubled(number: int) -> int:
+        return number * 2
+
+    doubled(4)
+    with told_apart() as hashed:
+        found = doubled(TrackedInt(4, HEADS))
+        assert hashed.any
+        assert doubled(TrackedInt(4, HEADS)) is found
+    assert expression_of(found) == Term("*", HEADS, 2)
+    assert type(doubled(4)) is int
+    assert {4: "plain"}[TrackedInt(4, HEADS)] == "plain"

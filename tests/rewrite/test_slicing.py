@@ -114,3 +114,16 @@ def test_ties_stay() -> None:
     module = slice_axes(graph, {graph.groups[0].id: [0, 2, 4]}).module()
     assert module.head.weight is module.embed.weight
     assert module.embed.weight.shape == (9, 3)
+
+
+def test_large_tensors_are_sliced_some_rows_at_a_time(model: Mixed, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = capture(model, (torch.randn(2, 3, 2, 2),))
+    graph = DependencyGraph(program)
+    kept = {group.id: tuple(range(0, group.size, 2)) for group in graph.groups}
+    whole = slice_axes(graph, kept).parameters
+    assert len({dim for shape in whole.values() for dim in shape.shape}) > 1
+    for block in (1, 7, 64):
+        monkeypatch.setattr("graphopt.rewrite.slicing.BLOCK_ELEMENTS", block)
+        found = slice_axes(graph, kept).parameters
+        assert all(torch.equal(found[name], tensor) for name, tensor in whole.items())
+        assert all(found[name].stride() == tensor.stride() for name, tensor in whole.items())

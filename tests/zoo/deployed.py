@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-HIDDEN = "last_hidden_state"
+HIDDEN = ("last_hidden_state", "pooler_output")
+"""Names of hidden states that a layer is put behind, the first there is."""
+
 TASKS = ("logits", "pred_")
 """How the names of outputs begin that are a task's answer."""
 
@@ -32,14 +34,14 @@ class Answers(nn.Module):
 
 
 class Headed(nn.Module):
-    """A model with a linear layer on its last hidden state, ``(..., width)``."""
+    """A model with a linear layer on one of its hidden states, ``(..., width)``."""
 
-    def __init__(self, model: nn.Module, width: int) -> None:
+    def __init__(self, model: nn.Module, name: str, width: int) -> None:
         super().__init__()
-        self.model, self.head = model, nn.Linear(width, CLASSES)
+        self.model, self.name, self.head = model, name, nn.Linear(width, CLASSES)
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        answers: Tensor = self.head(self.model(*args, **kwargs)[HIDDEN])
+        answers: Tensor = self.head(self.model(*args, **kwargs)[self.name])
         return answers
 
 
@@ -58,8 +60,8 @@ def deployed(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         answers = tuple(name for name, value in outputs.items() if name.startswith(TASKS) and torch.is_tensor(value))
         if answers:
             return model if len(answers) == len(outputs) else Answers(model, answers).eval()
-        hidden = outputs.get(HIDDEN)
-        if not torch.is_tensor(hidden):
+        hidden = [name for name in HIDDEN if torch.is_tensor(outputs.get(name))]
+        if not hidden:
             return model
         torch.manual_seed(0)
-        return Headed(model, hidden.shape[-1]).eval()
+        return Headed(model, hidden[0], outputs[hidden[0]].shape[-1]).eval()

@@ -110,8 +110,14 @@ def _channel_dimensions(model: nn.Module) -> Iterator[tuple[str, tuple[int, ...]
             if id(parameter) in seen or not _is_layer_weight(module, key, parameter):
                 continue
             seen.add(id(parameter))
-            dims = range(min(2, parameter.ndim))  # what follows is the kernel, of convolutions of one's own too
-            yield f"{prefix}.{key}" if prefix else key, tuple(dims)
+            yield f"{prefix}.{key}" if prefix else key, _channels(module, parameter)
+
+
+def _channels(module: nn.Module, parameter: nn.Parameter) -> tuple[int, ...]:
+    """The dimensions of a weight that hold channels: no kernels, and no numbers of experts."""
+    if parameter.ndim == 3 and not isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
+        return 1, 2  # one matrix an expert
+    return tuple(range(min(2, parameter.ndim)))  # what follows is the kernel, of convolutions of one's own too
 
 
 def _is_layer_weight(module: nn.Module, key: str, parameter: nn.Parameter) -> bool:

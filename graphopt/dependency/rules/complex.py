@@ -63,13 +63,14 @@ def angle(t: Ties) -> Dims:
 
 
 def transform(t: Ties) -> Dims:
-    """A transform along some dimensions: these stay, the others pass."""
+    """A transform along some dimensions, which stay where their sizes change; the others pass."""
     dims, shape = t.dims("self"), t.out_shape
     for axis in _transformed(t, len(dims)):
-        known = all_frozen(t.resolve(dims[axis])) and dim_size(dims[axis]) == shape[axis]
-        t.freeze(dims[axis], TRANSFORMED)
-        if not known:  # else what froze it goes on to be the reason
+        if dim_size(dims[axis]) != shape[axis]:
+            t.freeze(dims[axis], TRANSFORMED)
             dims[axis] = t.frozen(shape[axis], TRANSFORMED)
+        elif not all_frozen(t.resolve(dims[axis])):
+            t.spread("self", axis)
     return dims
 
 

@@ -33,7 +33,7 @@ def _spatial(t: Ties, first: int) -> Dims:
 
 def _is_pointwise(t: Ties, axis: int) -> bool:
     """Whether each output position along a spatial axis is one input position by itself, in order."""
-    steps = [_along(t[name], axis) for name in ("stride", "padding", "output_padding") if name in t.names()]
+    steps = [along(t[name], axis) for name in ("stride", "padding", "output_padding") if name in t.names()]
     return (
         t.shape("weight")[2 + axis] == 1 and steps[0] == 1 and all(step in (0, "same", "valid") for step in steps[1:])
     )
@@ -44,7 +44,7 @@ def _is_a_row(t: Ties) -> bool:
     return len(t.shape("weight")) == 3 and t.shape("input")[-1] == t.out_shape[-1]
 
 
-def _along(option: object, axis: int) -> object:
+def along(option: object, axis: int) -> object:
     """An option of a spatial axis; one value may stand for all axes."""
     if not isinstance(option, list | tuple):
         return option

@@ -108,10 +108,11 @@ def split_with_sizes(t: Ties) -> list[Dims]:
         return fixed_parts(t)
     parts: Dims = []
     rest = dims[axis]
-    for size in sizes[:-1]:
-        part, rest = t.cut(rest, size)
+    for size in sizes:
+        part = rest if size else t.frozen(0, "there is nothing in this part")
+        if 0 < size < dim_size(rest):
+            part, rest = t.cut(rest, size)
         parts.append(part)
-    parts.append(rest)
     parts = [t.resolve(part) for part in parts]
     t.bake("split_sizes", parts)
     return [[*dims[:axis], part, *dims[axis + 1 :]] for part in parts]
