@@ -12,7 +12,7 @@ from torch import Tensor, fx
 
 from graphopt.dependency.axes import Algebra
 from graphopt.dependency.registry import find_rule
-from graphopt.dependency.terms import Dim, Reason, dim_size
+from graphopt.dependency.terms import Dim, Leaf, Reason, dim_size, leaves
 from graphopt.dependency.ties import Facts, Ties, shape_of
 from graphopt.program import Program
 from graphopt.values import is_number
@@ -184,6 +184,11 @@ class Analysis:
         if isinstance(result, list | tuple):
             return [self._gather(item) for item in result]
         return None
+
+    def spread(self, node: fx.Node) -> frozenset[Leaf]:
+        """The axes that an operator reads whole and in order, so that no index of its output is zero by itself."""
+        dims = (self.facts.dims[operand][axis] for operand, axis in self.facts.spreads.get(node, ()))
+        return frozenset(leaf for dim in dims for leaf in leaves(self.algebra.resolve(dim)))
 
     def _getitem(self, node: fx.Node) -> None:
         source, index = node.args[0], node.args[1]

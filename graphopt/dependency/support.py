@@ -114,7 +114,8 @@ class Support:
         if node.target is operator.getitem:
             first = node.args[0]
             return only(self.may[first], self.held(node)) if isinstance(first, fx.Node) else {}
-        return self._told(node, only(self._travel(self.kind(node), node), self.held(node)))
+        told = self.held(node) - self._analysis.spread(node)
+        return self._told(node, only(self._travel(self.kind(node), node), told))
 
     def _told(self, node: fx.Node, masks: LeafMasks) -> LeafMasks:
         """Without axes that an operand has on fewer dimensions than the output: of ``a[:, None] + a`` rows stay."""

@@ -114,7 +114,7 @@ class ZeroPropagation:
             return NOTHING
         ties = Ties(node, self._analysis.algebra, self._analysis.facts)
         kind: Zeros = rule.zeros(ties) if callable(rule.zeros) else rule.zeros
-        return self._travel(kind, node, ties) & self.held(node)
+        return self._travel(kind, node, ties) & self.held(node) - self._analysis.spread(node)
 
     def _write(self, node: fx.Node) -> None:
         """After a write in place, what lies in the memory written to is zero where the write's result is, at most."""

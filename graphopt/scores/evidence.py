@@ -19,7 +19,7 @@ Box = tuple[slice, ...]
 class Slab:
     """A box of one parameter, in float64, with the gradient there: copies, which may be written to.
 
-    The next slab of the same evidence takes their memory, since new memory for each costs more than all that is computed.
+    The next slab of the same evidence takes their memory: new memory for each costs more than all that is computed.
 
     Args:
         evidence: Where it is cut from.
