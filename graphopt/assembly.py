@@ -43,6 +43,7 @@ class LateGraphModule(fx.GraphModule):
 
     @graph.setter
     def graph(self, graph: fx.Graph) -> None:
+        """Take another graph."""
         self._graph = graph
         graph.owning_module = self
         self.drop_code()
