@@ -8,7 +8,7 @@ from graphopt import errors
 
 def test_every_error_derives_from_the_root() -> None:
     classes = [item for _, item in inspect.getmembers(errors, inspect.isclass)]
-    assert len(classes) == 15
+    assert len(classes) == 16
     assert [item for item in classes if not issubclass(item, errors.GraphoptError)] == []
 
 
