@@ -19,7 +19,7 @@ def _spatial(t: Ties, first: int) -> Dims:
     """Output positions: those of the input where windows are one position or run over a row, frozen otherwise."""
     out: Dims = []
     for axis, dim in enumerate(t.dims("input")[first:]):
-        if _is_pointwise(t, axis):
+        if is_pointwise(t, axis, t.shape("weight")[2 + axis]):
             out.append(dim)
             continue
         if _is_a_row(t):
@@ -31,12 +31,17 @@ def _spatial(t: Ties, first: int) -> Dims:
     return out
 
 
-def _is_pointwise(t: Ties, axis: int) -> bool:
-    """Whether each output position along a spatial axis is one input position by itself, in order."""
-    steps = [along(t[name], axis) for name in ("stride", "padding", "output_padding") if name in t.names()]
-    return (
-        t.shape("weight")[2 + axis] == 1 and steps[0] == 1 and all(step in (0, "same", "valid") for step in steps[1:])
-    )
+def is_pointwise(t: Ties, axis: int, window: int) -> bool:
+    """Whether each output position along a spatial axis is one input position by itself, in order.
+
+    Args:
+        t: a convolution or a pooling.
+        axis: counted from the first spatial one.
+        window: how many positions a window has there.
+    """
+    stride = t["stride"] or window  # where a pooling was given none, its windows lie side by side
+    paddings = [option_along(t[name], axis) for name in ("padding", "output_padding") if name in t.names()]
+    return window == 1 and option_along(stride, axis) == 1 and all(step in (0, "same", "valid") for step in paddings)
 
 
 def _is_a_row(t: Ties) -> bool:
@@ -44,7 +49,7 @@ def _is_a_row(t: Ties) -> bool:
     return len(t.shape("weight")) == 3 and t.shape("input")[-1] == t.out_shape[-1]
 
 
-def along(option: object, axis: int) -> object:
+def option_along(option: object, axis: int) -> object:
     """An option of a spatial axis; one value may stand for all axes."""
     if not isinstance(option, list | tuple):
         return option

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from graphopt.dependency.registry import Sample, coupling_rule
-from graphopt.dependency.rules.convolution import along
+from graphopt.dependency.rules.convolution import is_pointwise, option_along
 from graphopt.dependency.rules.ordering import with_places
 from graphopt.dependency.ties import Dims, Output, Ties
 
@@ -20,22 +20,12 @@ def _windows(t: Ties, rank: int) -> Dims:
     """The last ``rank`` dimensions of a pooled output: those that windows of one position walk over pass."""
     out: Dims = []
     for axis, (dim, size) in enumerate(zip(t.dims("self")[-rank:], t.out_shape[-rank:], strict=True)):
-        if _is_pointwise(t, axis):
+        if "kernel_size" in t.names() and is_pointwise(t, axis, option_along(t["kernel_size"], axis)):
             out.append(dim)
             continue
         t.freeze(dim, WINDOW)
         out.append(t.frozen(size, WINDOW))
     return out
-
-
-def _is_pointwise(t: Ties, axis: int) -> bool:
-    """Whether each output position along a pooled axis is the input's, in order."""
-    if "kernel_size" not in t.names():
-        return False
-    stride = t["stride"] if t.has("stride") else t["kernel_size"]
-    wanted = {"kernel_size": t["kernel_size"], "stride": stride or t["kernel_size"]}
-    still = "padding" not in t.names() or along(t["padding"], axis) == 0
-    return still and all(along(option, axis) == 1 for option in wanted.values())
 
 
 def _outside(t: Ties, name: str, rank: int) -> Dims:
