@@ -8,14 +8,12 @@ from torch.fx.graph import _PyTreeCodeGen
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils import _pytree as pytree
 
-from graphopt.arguments import arguments_of
 from graphopt.copying import copy_graph
 from graphopt.kernels import find_kernel
 from graphopt.macs import operator_name
 
 aten = torch.ops.aten
 _ATTENTION = aten.scaled_dot_product_attention.default
-_BATCH_NORM = aten.batch_norm.default
 _MAXIMA = (aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool3d.default)
 _PADDING = (aten.pad.default, aten.constant_pad_nd.default)
 _DIMENSIONS = 4
@@ -25,11 +23,11 @@ _KERNELS = "graphopt::"
 def exportable(graph_module: fx.GraphModule, kept: list[int]) -> fx.GraphModule:
     """Return a graph module over the same tensors that torch.onnx can convert.
 
-    torch.onnx fails on outputs that are numbers or None and on attention that is not of four dimensions, divides by the
-    unbiased variance where a batch norm takes it from its input, and knows no kernels; ONNX Runtime makes padding with
-    zeros the padding of a maximum behind it, which is minus infinity. What means the same stands for each. torch.onnx
-    also computes attention twice, with results that lie differently in memory, so that a reshape that was free the
-    first time is impossible the second; a copy of the result, which is gone from the file, settles how it lies.
+    torch.onnx fails on outputs that are numbers or None and on attention that is not of four dimensions, and knows no
+    kernels; ONNX Runtime makes padding with zeros the padding of a maximum behind it, which is minus infinity. What
+    means the same stands for each. torch.onnx also computes attention twice, with results that lie differently in
+    memory, so that a reshape that was free the first time is impossible the second; a copy of the result, which is gone
+    from the file, settles how it lies.
 
     Args:
         graph_module: Left as it is.
@@ -55,7 +53,6 @@ def _mend(graph_module: fx.GraphModule) -> None:
             _mend(mended)
             graph_module.add_module(name, mended)
     _write_out_kernels(graph_module)
-    _write_out_statistics(graph_module)
     _part_padding_from_maxima(graph_module.graph)
     _settle_attention(graph_module)
     graph_module.recompile()
@@ -67,13 +64,6 @@ def _write_out_kernels(graph_module: fx.GraphModule) -> None:
         name = operator_name(node)
         if name.startswith(_KERNELS):
             node.target = find_kernel(name.removeprefix(_KERNELS)).reference
-
-
-def _write_out_statistics(graph_module: fx.GraphModule) -> None:
-    """Take mean and variance of the input in plain operators where a batch norm has no running ones."""
-    for node in graph_module.graph.find_nodes(op="call_function", target=_BATCH_NORM):
-        if arguments_of(node)["running_mean"] is None:
-            node.target = _batch_norm_of_its_input
 
 
 def _part_padding_from_maxima(graph: fx.Graph) -> None:
@@ -111,26 +101,6 @@ def _attention_of_four_dimensions(
     query, key, value = (_of_four_dimensions(part) for part in (query, key, value))
     result = scaled_dot_product_attention(query, key, value, attn_mask, *others, **options)
     return result.reshape(shape)
-
-
-def _batch_norm_of_its_input(
-    tensor: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    running_mean: None,
-    running_var: None,
-    training: bool,
-    momentum: float,
-    eps: float,
-    cudnn_enabled: bool,
-) -> Tensor:
-    """Batch norm of ``(batch, channels, ...)`` by the statistics of the tensor itself."""
-    others = [0, *range(2, tensor.ndim)]
-    centred = tensor - tensor.mean(others, keepdim=True)
-    out = centred * torch.rsqrt((centred * centred).mean(others, keepdim=True) + eps)
-    shape = [1, -1] + [1] * (tensor.ndim - 2)
-    out = out if weight is None else out * weight.reshape(shape)
-    return out if bias is None else out + bias.reshape(shape)
 
 
 def _of_four_dimensions(tensor: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import batch_norm, conv2d, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 
 import graphopt
 
@@ -35,27 +35,6 @@ def test_attention_of_any_rank(leading: tuple[int, ...], mask: tuple[int, ...] |
     program = graphopt.capture(Attention(bias), (torch.randn(2, *leading, 5, CHANNELS),))
     report = graphopt.export_onnx(program, tmp_path / "attention.onnx")
     assert max(output.relative for output in report.errors) < 1e-4
-
-
-class StandardisedWeights(nn.Module):
-    """A convolution whose weights are standardised by a batch norm without running statistics, as timm does."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 8, 3)
-        self.gain = nn.Parameter(torch.rand(8) + 0.5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        weight = self.conv.weight.reshape(1, 8, -1)
-        flat = batch_norm(weight, None, None, weight=self.gain, training=True, momentum=0.0, eps=1e-6)
-        return torch.relu(conv2d(x, flat.reshape_as(self.conv.weight), self.conv.bias))
-
-
-def test_a_batch_norm_of_its_inputs_own_statistics(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    program = graphopt.capture(StandardisedWeights(), (torch.randn(2, 3, 6, 6),))
-    report = graphopt.export_onnx(program, tmp_path / "standardised.onnx")
-    assert max(output.relative for output in report.errors) < 1e-5
 
 
 def test_the_maximum_of_padding_with_zeros(tmp_path: Path) -> None:

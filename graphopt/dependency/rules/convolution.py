@@ -31,7 +31,7 @@ def _spatial(t: Ties, first: int) -> Dims:
     return out
 
 
-def is_pointwise(t: Ties, axis: int, window: int) -> bool:
+def is_pointwise(t: Ties, axis: int, window: object) -> bool:
     """Whether each output position along a spatial axis is one input position by itself, in order.
 
     Args:
