@@ -36,7 +36,8 @@ class FlattenTokens(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.norm, self.head = nn.Linear(24, 32), nn.LayerNorm(32), nn.Linear(6 * 32, 10)
+        self.stem = nn.Sequential(nn.Linear(24, 48), nn.GELU(), nn.Linear(48, 32))
+        self.norm, self.head = nn.LayerNorm(32), nn.Linear(6 * 32, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.head(F.gelu(self.norm(self.stem(x))).flatten(1))
@@ -287,7 +288,8 @@ class SpatialTransformer(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body, self.offsets, self.head = unit(3, 24), conv(24, 2), conv(24, 8)
+        self.body = nn.Sequential(unit(3, 24), unit(24, 24))
+        self.offsets, self.head = conv(24, 2), conv(24, 8)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.body(x)

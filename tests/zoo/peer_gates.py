@@ -248,7 +248,8 @@ class DictOutput(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.hidden = nn.Linear(24, 48), nn.Linear(48, 32)
+        self.stem = nn.Sequential(nn.Linear(24, 96), nn.ReLU(), nn.Linear(96, 96), nn.ReLU(), nn.Linear(96, 48))
+        self.hidden = nn.Linear(48, 32)
         self.boxes, self.labels = nn.Linear(32, 4), nn.Linear(32, 10)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -270,10 +271,11 @@ class KeywordInputs(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.image, self.text, self.head = nn.Linear(24, 32), nn.Linear(16, 32), nn.Linear(32, 10)
+        self.image, self.text = nn.Linear(24, 32), nn.Linear(16, 32)
+        self.hidden, self.head = nn.Linear(32, 32), nn.Linear(32, 10)
 
     def forward(self, image: Tensor, text: Tensor, *, scale: Tensor | None = None, norm: bool = False) -> Tensor:
-        x = F.gelu(self.image(image)) * F.gelu(self.text(text))
+        x = F.gelu(self.hidden(F.gelu(self.image(image)) * F.gelu(self.text(text))))
         x = x if scale is None else x * scale
         out: Tensor = self.head(F.normalize(x, dim=-1) if norm else x)
         return out

@@ -8,14 +8,16 @@ from typing import Any
 import torch
 from torch import nn
 from torchvision import models
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from zoo import torchvision_models
 from zoo.attempt import Attempt
 from zoo.catalogue import normal, tensors
+from zoo.torchvision_detection import undecided
 
 LIBRARY = "torchvision"
 
 _ROOT = "torchvision.models."
-_SHAPES = ((3, 64, 64), (3, 224, 224), (3, 8, 64, 64))
+_SHAPES = ((3, 64, 64), (3, 224, 224), (3, 300, 300), (3, 8, 64, 64))
 
 
 @functools.cache
@@ -49,10 +51,8 @@ def attempts(name: str) -> Iterator[Attempt]:
 def _model(name: str) -> nn.Module:
     known = inspect.signature(models.get_model_builder(name)).parameters
     options: dict[str, Any] = {"weights": None} | ({"weights_backbone": None} if "weights_backbone" in known else {})
-    if "rcnn" in name or name.startswith(("fcos", "retinanet")):
-        options |= {"min_size": 64, "max_size": 64}  # detectors resize what they are given
     model: nn.Module = models.get_model(name, **options)
-    return model
+    return undecided(model) if isinstance(getattr(model, "transform", None), GeneralizedRCNNTransform) else model
 
 
 def _parameters(name: str) -> int:

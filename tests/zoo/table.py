@@ -131,7 +131,7 @@ def _reasons(rows: Iterable[Row]) -> Iterable[str]:
     frozen = [
         f"`{row.library}/{row.name}`: {_plain('; '.join(row.frozen))}"
         for row in rows
-        if row.frozen and row.offered < 0.98
+        if row.frozen and _offered(row) < MOST
     ]
     if frozen:
         yield "## Frozen, though a person might prune it"

@@ -52,21 +52,18 @@ def _mobilenet_fpn() -> nn.Module:
     return Levels(IntermediateLayerGetter(body, {"6": "0", "16": "1"}), [24, 480])
 
 
-def _faster_rcnn() -> nn.Module:
-    detector = FasterRCNN(_resnet_fpn(), num_classes=5)
-    return Undecided(detector.backbone, detector.rpn.head)
+def undecided(detector: nn.Module) -> Undecided:
+    """What a detector of one stage, or the first stage of one of two, computes before boxes are chosen."""
+    stage = getattr(detector, "rpn", detector)
+    return Undecided(detector.get_submodule("backbone"), stage.get_submodule("head"))
 
 
-def _one_stage(made: Callable[..., nn.Module]) -> nn.Module:
-    detector = made(_resnet_fpn(), num_classes=5)
-    assert isinstance(detector.backbone, nn.Module)
-    assert isinstance(detector.head, nn.Module)
-    return Undecided(detector.backbone, detector.head)
+def _detector(made: Callable[..., nn.Module]) -> nn.Module:
+    return undecided(made(_resnet_fpn(), num_classes=5))
 
 
 def _ssdlite() -> nn.Module:
-    detector = ssdlite.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=5)
-    return Undecided(detector.backbone, detector.head)
+    return undecided(ssdlite.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=5))
 
 
 def _mask_head() -> nn.Module:
@@ -89,9 +86,9 @@ _crop = tensors(normal(2, 32, 14, 14))
 TABLE: tuple[tuple[str, Callable[[], nn.Module], Callable[[], Inputs]], ...] = (
     ("resnet_fpn", _resnet_fpn, _image),
     ("mobilenet_fpn", _mobilenet_fpn, _image),
-    ("faster_rcnn", _faster_rcnn, _image),
-    ("retinanet", partial(_one_stage, RetinaNet), _image),
-    ("fcos", partial(_one_stage, FCOS), _image),
+    ("faster_rcnn", partial(_detector, FasterRCNN), _image),
+    ("retinanet", partial(_detector, RetinaNet), _image),
+    ("fcos", partial(_detector, FCOS), _image),
     ("ssdlite", _ssdlite, tensors(normal(2, 3, 128, 128))),
     ("mask_rcnn_head", _mask_head, _crop),
     ("keypoint_rcnn_head", _keypoint_head, _crop),
