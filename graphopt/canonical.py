@@ -13,6 +13,7 @@ from graphopt.assembly import drop_code
 from graphopt.expansion import expand_unknown
 from graphopt.functional import make_functional
 from graphopt.renaming import rename
+from graphopt.strided import write_strided_views
 from graphopt.values import refresh_some, value_of
 from graphopt.wiring import submodule_of
 
@@ -45,9 +46,9 @@ def canonicalise(graph_module: fx.GraphModule) -> None:
 
     Checks, dropout in inference form and operators that return their own input go. An operator without a coupling
     rule is written in those that torch computes it from, where all of them have one. `view` becomes `reshape`,
-    `squeeze` names its dimensions, `chunk` and its kin become `split_with_sizes`, `narrow` becomes `slice`, a
-    maximum whose position nobody reads becomes `amax`, a cast that stays on its device becomes `to.dtype`. A write
-    in place becomes an ordinary operator where no other reader could tell.
+    `squeeze` names its dimensions, `chunk` and its kin become `split_with_sizes`, `narrow` becomes `slice`, a view by
+    strides becomes one by dimensions, a maximum whose position nobody reads becomes `amax`, a cast that stays on its
+    device becomes `to.dtype`. A write in place becomes an ordinary operator where no other reader could tell.
     Bodies of higher-order operators are treated alike.
 
     Args:
@@ -58,6 +59,7 @@ def canonicalise(graph_module: fx.GraphModule) -> None:
     _drop_checks(graph_module.graph)
     _part_literals(graph_module)
     _drop_dropouts(graph_module)
+    write_strided_views(graph_module)
     _simplify(graph_module.graph)
     if expand_unknown(graph_module):
         _simplify(graph_module.graph)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,9 +79,10 @@ def compare(
     if found.error < TOLERANCE:
         return found
     wide = {name: _widened_tensor(tensor) for name, tensor in values.items()}
+    wide_inputs = pytree.tree_map_only(Tensor, _widened_tensor, inputs)
     try:
-        wide_inputs = pytree.tree_map_only(Tensor, _widened_tensor, inputs)
-        return _compare(graph, rewritten, kept, wide, wide_inputs, widen=True)
+        with _default_type(torch.float64):  # of random numbers and others that a call makes without being told a type
+            return _compare(graph, rewritten, kept, wide, wide_inputs, widen=True)
     except RuntimeError:
         return found
 
@@ -146,6 +148,16 @@ def _twinned_rewrite(
     return _twinned(rewritten, shared)
 
 
+@contextmanager
+def _default_type(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 def _widened_tensor(tensor: Tensor) -> Tensor:
     return tensor.detach().to(torch.float64) if tensor.dtype in NARROW else tensor
 
@@ -188,7 +200,7 @@ def compared(original: list[Tensor], masked: list[Tensor], sliced: list[Tensor])
     """Compare the outputs of the original, the masked original and the rewritten program."""
     errors, effects = [0.0], [0.0]
     for whole, expected, found in zip(original, masked, sliced, strict=True):
-        difference, change = _norm(_minus(expected, found)), _norm(_minus(expected, whole))
+        difference, change = _distance(expected, found), _distance(expected, whole)
         effects.append(change / (_norm(whole) or 1.0))
         size = _norm(expected)
         if whole.dtype == torch.float64 and difference <= ROUNDING * max(size, _norm(whole)):
@@ -198,9 +210,11 @@ def compared(original: list[Tensor], masked: list[Tensor], sliced: list[Tensor])
     return Comparison(_largest(errors), _largest(effects), len(original))
 
 
-def _minus(first: Tensor, second: Tensor) -> Tensor:
-    """The difference, of truth values too."""
-    return first.float() - second.float() if first.dtype == torch.bool else first - second
+def _distance(first: Tensor, second: Tensor) -> float:
+    """Norm of the difference, of truth values too; tensors of different shapes, which data decide, share nothing."""
+    if first.shape != second.shape:
+        return _norm(first) + _norm(second)
+    return _norm(first.float() - second.float() if first.dtype == torch.bool else first - second)
 
 
 def _norm(tensor: Tensor) -> float:

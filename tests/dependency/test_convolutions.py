@@ -117,3 +117,54 @@ def test_one_convolution_behind_another_reads_what_that_was_spread_out_for(analy
     graph = analysed(TwoWindows(), torch.randn(3, 5))
     assert len(graph.analysis.facts.spreads) == 2
     assert {group.id: group.size for group in graph.groups}["enter.weight:0"] == 2
+
+
+class AcrossPlanes(nn.Module):
+    """Windows over channels and columns, as in DiCENet (Mehta et al., TPAMI 2020, arXiv 1906.03516)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Conv2d(3, 10, 1), nn.Conv2d(10, 2, 1)
+        self.mix = nn.Conv2d(6, 6, 3, padding=1, groups=6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x: (batch, 3, 6, width)``."""
+        x = self.mix(self.enter(x).transpose(1, 2)).transpose(1, 2)
+        return self.leave(torch.relu(x))
+
+
+def test_channels_under_windows_of_planes_are_spread_out_again() -> None:
+    program = capture(AcrossPlanes().eval(), (torch.randn(2, 3, 6, 5),))
+    groups = DependencyGraph(program).groups
+    assert [(group.id, group.size) for group in groups] == [("enter.weight:0", 10)]
+    result = Pipeline("prune-channels{ratio=0.5,importance=random}").run(program, PassContext(seed=0))
+    assert result.program.parameters["leave.weight"].shape == (2, 5, 1, 1)
+    report = verify(program, result, per_axis=True)
+    assert max(check.error for check in report.checks) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("mix", "offered"),
+    [
+        (nn.Conv2d(1, 1, 3, padding=1), {"enter.weight:0": 4, "enter.weight:0.1": 6}),
+        (nn.Conv2d(1, 1, (1, 3), padding=(0, 1)), {"enter.weight:0": 4, "enter.weight:0.1": 6}),
+        (nn.ConvTranspose2d(1, 1, (3, 1), padding=(1, 0)), {"enter.weight:0": 4, "enter.weight:0.1": 6}),
+        (nn.Conv2d(1, 1, 3, padding=(1, 0)), {"enter.weight:0": 4}),
+        (nn.Conv2d(1, 1, 3, stride=2, padding=1), {}),
+    ],
+    ids=["a plane", "its rows", "its columns, back", "fewer columns", "every other"],
+)
+def test_windows_as_many_as_positions(analysed: Analysed, mix: nn.Module, offered: dict[str, int]) -> None:
+    class Planes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.enter, self.mix = nn.Linear(5, 24), mix
+            self.leave = nn.Linear(mix(torch.zeros(1, 1, 4, 6)).numel(), 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            """``x: (batch, 5)``."""
+            out: Tensor = self.leave(self.mix(self.enter(x).reshape(-1, 1, 4, 6)).flatten(1))
+            return out
+
+    graph = analysed(Planes(), torch.randn(3, 5))
+    assert {group.id: group.size for group in graph.groups} == offered

@@ -1,6 +1,10 @@
 """ControlNets and adapters of diffusers: what steers another model."""
 
+from collections.abc import Callable, Mapping
+
+import diffusers
 import torch
+from torch import Tensor, nn
 from zoo.catalogue import normal
 from zoo.diffusers_transformers import DIT, FLUX, PACKED
 from zoo.diffusers_unets import CONDITIONED, CROSS, TEXT, Arguments, Options, Row, ones, timestep, xl_conditions
@@ -10,7 +14,36 @@ _CONTROL: Options = {k: v for k, v in CROSS.items() if k not in ("up_block_types
 }
 _IMAGE: Arguments = {"controlnet_cond": normal(2, 3, 32, 32)}
 
+
+class Adapted(nn.Module):
+    """A U-Net with what an adapter makes of an image: what it gives is as wide as the U-Net, which reads it.
+
+    Args:
+        adapter: One of features as wide as the U-Net of ``CROSS``, on its levels.
+    """
+
+    def __init__(self, adapter: nn.Module) -> None:
+        super().__init__()
+        self.adapter, self.unet = adapter, diffusers.UNet2DConditionModel(**CROSS)
+
+    def forward(self, image: Tensor, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> Tensor:
+        """``image: (batch, 3, 4 * height, 4 * width)``, ``sample: (batch, 4, height, width)``."""
+        features = list(self.adapter(image))  # the U-Net takes them out of the list
+        inputs = {"down_intrablock_additional_residuals": features, "return_dict": False}
+        out: Tensor = self.unet(sample, timestep, encoder_hidden_states, **inputs)[0]
+        return out
+
+
+STEERED: Mapping[str, Callable[[nn.Module], nn.Module]] = {"T2IAdapter": Adapted}
+"""Classes all of whose widths are those of another model: they are tried with one that they steer."""
+
 ROWS: tuple[Row, ...] = (
+    (
+        "t2i_adapter",
+        "T2IAdapter",
+        {"channels": [32, 64], "downscale_factor": 4},
+        CONDITIONED | {"image": normal(2, 3, 64, 64)},
+    ),
     (
         "controlnet_union",
         "ControlNetUnionModel",

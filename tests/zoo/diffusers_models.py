@@ -21,7 +21,8 @@ from zoo.diffusers_unets import Row
 
 def _model(class_name: str, options: dict[str, Any]) -> nn.Module:
     model: nn.Module = getattr(diffusers, class_name)(**copy.deepcopy(options))
-    return model
+    steered = diffusers_controls.STEERED.get(class_name)
+    return model if steered is None else steered(model)
 
 
 ROWS: tuple[Row, ...] = (

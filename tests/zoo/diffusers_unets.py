@@ -208,6 +208,5 @@ ROWS: tuple[Row, ...] = (
         | {"conditioning_embedding_out_channels": (16, 32)},
         CONDITIONED | {"controlnet_cond": normal(2, 3, 32, 32)},
     ),
-    ("t2i_adapter", "T2IAdapter", {"channels": [32, 48, 64], "downscale_factor": 4}, {"x": normal(2, 3, 64, 64)}),
 )
 """Every row of this file."""

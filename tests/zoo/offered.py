@@ -14,11 +14,13 @@ from torch import nn
 
 from graphopt.dependency.graph import DependencyGraph
 from graphopt.dependency.placement import BoolArray, occurrences
+from graphopt.dependency.terms import Dim, Leaf, leaves
 from graphopt.program import Program
 
+_OUTPUT = "an output of the model"
 _ENDS = (
     "an input of the model",
-    "an output of the model",
+    _OUTPUT,
     "a vocabulary",
     "no operator reads it",
     "no parameter produces it",
@@ -81,8 +83,12 @@ def count_offer(model: nn.Module, program: Program, *, regroup: bool = False) ->
 
 
 def _split(graph: DependencyGraph, name: str, dim: int) -> tuple[BoolArray, list[tuple[str, BoolArray]]]:
-    """Flat indices that some unit takes, and those of each frozen part with its reason."""
+    """Flat indices that some unit takes, and those of each frozen part with its reason.
+
+    An axis that an output has is an end of the model, whatever else is said of it first.
+    """
     units = {graph.leaf(group.id) for group in graph.groups}
+    outputs = _output_axes(graph)
     term = graph.dims(name)[dim]
     size = graph.tensors[name].shape[dim]
     free = np.zeros(size, bool)
@@ -95,9 +101,22 @@ def _split(graph: DependencyGraph, name: str, dim: int) -> tuple[BoolArray, list
         if leaf in units:
             free |= mask
         else:
-            frozen.append((graph._reason(leaf), mask))
+            frozen.append((_OUTPUT if leaf in outputs else graph._reason(leaf), mask))
     frozen.append(("single positions told apart by name or place", ~covered))
     return free, frozen
+
+
+def _output_axes(graph: DependencyGraph) -> set[Leaf]:
+    """The axes that some output of the model has."""
+    dims = graph.analysis.facts.dims
+    nodes = graph.program.graph_module.graph.output_node().all_input_nodes
+    return {leaf for node in nodes for dim in dims.get(node) or () for leaf in _leaves(graph, dim)}
+
+
+def _leaves(graph: DependencyGraph, dims: Dim | list[Dim]) -> Iterator[Leaf]:
+    """The axes of a dimension, or of those of one of several results."""
+    for dim in dims if isinstance(dims, list) else [dims]:
+        yield from leaves(graph.analysis.algebra.resolve(dim))
 
 
 def _channel_dimensions(model: nn.Module) -> Iterator[tuple[str, tuple[int, ...]]]:

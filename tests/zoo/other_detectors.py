@@ -85,7 +85,7 @@ _CLASSIFIERS: tuple[str, ...] = (
     "fdmobilenet_wd4",
     "peleenet",
     "bagnet9",
-    "dicenet_wd5",
+    "dicenet_wd2",
     "darts",
     "squeezenet_v1_1",
 )

@@ -53,6 +53,27 @@ def _landmarks() -> nn.Module:
     return _between_linear_layers(library.Nystromformer(dim=64, depth=2, dim_head=16, heads=4, **sizes))
 
 
+class _Quantized(nn.Module):
+    """An autoencoder with a quantizer in its middle, which is as wide as what it lies between.
+
+    Args:
+        dim: Width of the middle.
+        options: Those of the quantizer.
+    """
+
+    def __init__(self, dim: int, **options: Any) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(8, 64), nn.GELU(), nn.Linear(64, dim))
+        self.quantize = importlib.import_module("vector_quantize_pytorch").VectorQuantize(dim=dim, **options)
+        self.decoder = nn.Sequential(nn.Linear(dim, 64), nn.GELU(), nn.Linear(64, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``x: (batch, length, 8)``."""
+        quantized, _, _ = self.quantize(self.encoder(x))
+        out: torch.Tensor = self.decoder(quantized)
+        return out
+
+
 def _attentive_tables() -> nn.Module:
     network = importlib.import_module("pytorch_tabnet.tab_network")
     made: nn.Module = network.TabNet(input_dim=12, output_dim=3, group_attention_matrix=torch.eye(12))
@@ -253,9 +274,9 @@ SINGLE = (
         "vector_quantize_pytorch",
         (
             "vector_quantize",
-            "vector_quantize_pytorch:VectorQuantize",
+            _Quantized,
             {"dim": 32, "codebook_size": 16, "codebook_dim": 16},
-            tensors(normal(2, 10, 32)),
+            tensors(normal(2, 10, 8)),
         ),
     ),
 )

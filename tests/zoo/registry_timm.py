@@ -50,11 +50,13 @@ def attempts(name: str) -> Iterator[Attempt]:
     """The smallest architecture of the family, with as many of its options small as it takes."""
     smallest = min(families()[name], key=_parameters)
     made, options = _recorded(smallest)
+    own = max(timm.get_pretrained_cfg(smallest, allow_unregistered=False).input_size[1:])
+    sides = sorted({*_SIDES, own})  # some count on the resolution that they were trained at
     for only in (lambda option: True, lambda option: is_depth(option) or is_image(option), is_image):
         small = shrunk(options, only)
-        for side in _SIDES:
+        for side in sides:
             yield _attempt(made, small, side)
-    for side in _SIDES:
+    for side in sides:
         yield _attempt(made, options, side)
 
 

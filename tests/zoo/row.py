@@ -28,6 +28,9 @@ TOLERANCE = 1e-4
 HALF = 0.5
 """Share of the parameters outside vocabulary tables that may be left."""
 
+NOT_BUILT = "not built"
+"""How the reason begins where there was no model to try."""
+
 ENOUGH = 0.8
 """Share of a person's channels that are to be offered."""
 
@@ -90,7 +93,7 @@ def try_entry(entry: Entry, *, onnx: bool) -> Row:
         model, args, kwargs = entry.build()
         model = deployed(model, args, kwargs)
     except Exception as error:  # whatever a library raises is a row of the table
-        row.failure = f"not built: {_line(error)}"
+        row.failure = f"{NOT_BUILT}: {_line(error)}"
         return row
     trial = _Trial(model, args, kwargs)
     for step in steps:

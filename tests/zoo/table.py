@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from statistics import median
 
-from zoo.row import PASSES, Row
+from zoo.row import NOT_BUILT, PASSES, Row
 
 MOST = 0.98
 """Models that offer less than this share are listed with what is frozen."""
@@ -26,13 +26,16 @@ HEAD = (
 
 def summary(rows: Sequence[Row]) -> str:
     """A few lines that say how many models pass, and what they have in common."""
-    passing = [row for row in rows if not row.failure]
+    built = [row for row in rows if not row.failure.startswith(NOT_BUILT)]
+    passing = [row for row in built if not row.failure]
     offered = sorted(_offered(row) for row in rows if row.nodes)
     tried = [row for row in rows if row.own_class is not None]
     back = [row for row in tried if row.own_class == ""]
     exported = [row for row in rows if row.onnx is not None]
     seconds = sorted(row.prune_seconds for row in rows if row.nodes)
-    lines = [f"{len(passing)} of {len(rows)} models pass; {_by_library(rows)}"]
+    lines = [f"{len(passing)} of {len(built)} models pass; {_by_library(built)}"]
+    if len(built) < len(rows):
+        lines.append(f"{len(rows) - len(built)} more families of the registries, which no general rule builds small")
     if offered:
         lines.append(f"offered: median {median(offered):.1%}, smallest {offered[0]:.1%}")
     if tried:

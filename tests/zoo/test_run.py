@@ -2,7 +2,8 @@
 
 from torch import nn
 from zoo import run
-from zoo.catalogue import entries, entry, normal, tensors
+from zoo.catalogue import Built, Entry, entries, entry, normal, tensors
+from zoo.registry import NotBuiltError
 from zoo.row import try_entry
 from zoo.table import page
 
@@ -24,3 +25,15 @@ def test_a_row_of_a_model_that_passes_and_of_one_that_cannot() -> None:
     text = page(rows, "make zoo", 60)
     assert "1 of 2 models pass" in text
     assert "| one_layer | - |" in text
+
+
+def test_a_family_that_no_rule_builds_is_shown_and_counted_apart() -> None:
+    def build() -> Built:
+        raise NotBuiltError("nothing to try")
+
+    row = try_entry(Entry("auto:rare", "timm", build), onnx=False)
+    assert row.failure == "not built: NotBuiltError: nothing to try"
+    text = page([row], "make zoo", 60)
+    assert "0 of 0 models pass" in text
+    assert "1 more families of the registries" in text
+    assert "| auto:rare | - |" in text

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from graphopt.dependency.registry import Sample, coupling_rule
-from graphopt.dependency.terms import Dim, dim_size
+from graphopt.dependency.terms import Dim, all_frozen, dim_size
 from graphopt.dependency.ties import Dims, Ties, concrete
 
 KERNEL = "an axis of a convolution's kernel"
@@ -16,18 +16,18 @@ SPATIAL = "a spatial axis"
 
 
 def _spatial(t: Ties, first: int) -> Dims:
-    """Output positions: those of the input where windows are one position or run over a row, frozen otherwise."""
+    """Output positions: those of the input where windows are one position or as many as positions, frozen otherwise."""
     out: Dims = []
     for axis, dim in enumerate(t.dims("input")[first:]):
+        size = t.out_shape[first + axis]
         if is_pointwise(t, axis, t.shape("weight")[2 + axis]):
             out.append(dim)
-            continue
-        if _is_a_row(t):
-            t.spread("input", first)
+        elif dim_size(dim) == size and not all_frozen(dim):
+            t.spread("input", first + axis)
             out.append(dim)
-            continue
-        t.freeze(dim, SPATIAL)
-        out.append(t.frozen(t.out_shape[first + axis], SPATIAL))
+        else:
+            t.freeze(dim, SPATIAL)
+            out.append(t.frozen(size, SPATIAL))
     return out
 
 
@@ -42,11 +42,6 @@ def is_pointwise(t: Ties, axis: int, window: object) -> bool:
     stride = t["stride"] or window  # where a pooling was given none, its windows lie side by side
     paddings = [option_along(t[name], axis) for name in ("padding", "output_padding") if name in t.names()]
     return window == 1 and option_along(stride, axis) == 1 and all(step in (0, "same", "valid") for step in paddings)
-
-
-def _is_a_row(t: Ties) -> bool:
-    """Whether windows of one dimension give an output for each position, as over channels in channel attention."""
-    return len(t.shape("weight")) == 3 and t.shape("input")[-1] == t.out_shape[-1]
 
 
 def option_along(option: object, axis: int) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -13,14 +14,25 @@ from graphopt.dependency.ties import Dims, Ties
 from graphopt.known import make_known
 
 aten = torch.ops.aten
+EMPTY = "a value without elements is regrouped"
 
 
 def regrouped(t: Ties, name: str | None) -> Dims:
     """Row-major regrouping; ``name`` is the argument that holds the sizes."""
-    out = t.regroup(t.dims("self"), t.out_shape)
+    dims = t.dims("self")
+    out = t.regroup(dims, t.out_shape) if math.prod(t.out_shape) else _without_elements(t, dims)
     if name is not None:
         t.bake(name, out)
     return out
+
+
+def _without_elements(t: Ties, dims: Dims) -> Dims:
+    """No element tells where it goes: what is equal from the left on is the same, the rest is not told."""
+    pairs = itertools.takewhile(lambda pair: dim_size(pair[0]) == pair[1], zip(dims, t.out_shape, strict=False))
+    out = [dim for dim, _ in pairs]
+    for dim in dims[len(out) :]:
+        t.freeze(dim, EMPTY)
+    return out + [t.frozen(size, EMPTY) for size in t.out_shape[len(out) :]]
 
 
 coupling_rule("aten.reshape.default", sample=Sample(lambda x: x.reshape(-1, 3, 4, 5), ((12, 5),)), zeros="keeps")(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from graphopt.dependency.registry import Sample, coupling_rule
 from graphopt.dependency.terms import Dim, all_frozen, dim_size
 from graphopt.dependency.ties import Dims, Ties, concrete
+from graphopt.dependency.uniform import takes_any_position
 
 aten = torch.ops.aten
 POSITION = "single positions of the axis are selected"
@@ -78,10 +79,11 @@ def narrow(t: Ties) -> Dims:
 
 @coupling_rule("aten.select.int", sample=Sample(lambda x: x.select(1, 2), ((4, 6),)), zeros="keeps")
 def select(t: Ties) -> Dims:
-    """One position of a dimension."""
+    """One position of a dimension, which is frozen unless any other position would do."""
     dims = t.dims("self")
     axis = t.axis("dim", len(dims))
-    t.freeze(dims[axis], POSITION)
+    if not takes_any_position(t.node):
+        t.freeze(dims[axis], POSITION)
     return dims[:axis] + dims[axis + 1 :]
 
 
