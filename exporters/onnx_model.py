@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from graphopt.errors import ExportError
 from graphopt.exporters.onnx_graph import exportable
 from graphopt.exporters.onnx_names import name_axes, name_inputs, name_outputs, name_transposed, output_names
+from graphopt.exporters.onnx_scalars import keep_small_numbers
 from graphopt.program import Program
 
 if TYPE_CHECKING:
@@ -164,6 +165,7 @@ def _converted(exported: ExportedProgram, opset: int) -> "ir.Model":
             if converted is None:
                 raise ExportError("torch.onnx.export returned nothing")
             name_transposed(converted.model)
+            keep_small_numbers(converted.model)
             converted.optimize()
             return converted.model
     except _FAILURES as error:

@@ -11,8 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-HIDDEN = ("last_hidden_state", "pooler_output")
+HIDDEN = ("last_hidden_state", "pooler_output", "feature_maps")
 """Names of hidden states that a layer is put behind, the first there is."""
+
+MAP_RANK = 4
+"""Rank of a feature map, ``(batch, channels, height, width)``; other hidden states have their channels last."""
 
 TASKS = ("logits", "pred_")
 """How the names of outputs begin that are a task's answer."""
@@ -34,15 +37,26 @@ class Answers(nn.Module):
 
 
 class Headed(nn.Module):
-    """A model with a linear layer on one of its hidden states, ``(..., width)``."""
+    """A model with a linear layer on the channels of a hidden state, or of each feature map of several."""
 
-    def __init__(self, model: nn.Module, name: str, width: int) -> None:
+    def __init__(self, model: nn.Module, name: str, widths: list[int]) -> None:
         super().__init__()
-        self.model, self.name, self.head = model, name, nn.Linear(width, CLASSES)
+        self.model, self.name = model, name
+        self.heads = nn.ModuleList(nn.Linear(width, CLASSES) for width in widths)
 
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        answers: Tensor = self.head(self.model(*args, **kwargs)[self.name])
-        return answers
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        states = _states(self.model(*args, **kwargs)[self.name])
+        return tuple(head(_channels_last(state)) for head, state in zip(self.heads, states, strict=True))
+
+
+def _states(value: object) -> tuple[Tensor, ...]:
+    """A hidden state, or all of several; none where a value is something else."""
+    found = (value,) if isinstance(value, Tensor) else value if isinstance(value, tuple | list) else ()
+    return tuple(found) if all(isinstance(state, Tensor) for state in found) else ()
+
+
+def _channels_last(state: Tensor) -> Tensor:
+    return state.movedim(1, -1) if state.ndim == MAP_RANK else state
 
 
 def deployed(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> nn.Module:
@@ -60,8 +74,9 @@ def deployed(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         answers = tuple(name for name, value in outputs.items() if name.startswith(TASKS) and torch.is_tensor(value))
         if answers:
             return model if len(answers) == len(outputs) else Answers(model, answers).eval()
-        hidden = [name for name in HIDDEN if torch.is_tensor(outputs.get(name))]
+        hidden = [name for name in HIDDEN if _states(outputs.get(name))]
         if not hidden:
             return model
         torch.manual_seed(0)
-        return Headed(model, hidden[0], outputs[hidden[0]].shape[-1]).eval()
+        widths = [_channels_last(state).shape[-1] for state in _states(outputs[hidden[0]])]
+        return Headed(model, hidden[0], widths).eval()
