@@ -32,7 +32,7 @@ WALL_FACTOR = 15
 
 
 def main() -> int:
-    """Run the parts, print the tables and write them down; the exit status says whether the goals are met."""
+    """Run the parts, print what they say of the goals, and write it down where all of them ran."""
     options = _options()
     if options.in_process:
         print(json.dumps(_llama()))

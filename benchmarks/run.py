@@ -18,6 +18,7 @@ BENCHMARKS = {
     "caching": "caches beside the systems they are named after: speed, memory, compilers (about an hour)",
     "caching_quality": "caches beside fewer steps at equal time, on trained digit models (about half an hour)",
     "kernels": "bytes that fused kernels move; on a GPU their bandwidth, beside eager and inductor (about ten minutes)",
+    "compensation": "accuracy with and without compensated statistics, on trained digit models",
     "gpu_end_to_end": "full-size denoisers on a GPU: eager, compiled, cached, with fused kernels (about half an hour)",
     "partition": "programs over devices: splits, runs of two processes, memory, forecast (about half an hour)",
     "partition_quality": "late values beside fewer steps at equal time, on trained digit models (about half an hour)",

@@ -66,7 +66,7 @@ def apply_plan(
     prefix: str = "",
     wrapped: str = "",
     unknown: str = "refuse",
-    watch: Callable[[str], None] | None = None,
+    watch: Callable[[str], None] = lambda file: None,
 ) -> AppliedPlan:
     """Carry out a plan on a checkpoint of safetensors; one tensor at a time is in memory, and one shard mapped.
 
@@ -101,8 +101,7 @@ def apply_plan(
     files: dict[str, int] = {}
     with atomic_folder(out) as folder:
         for file, entries in shards.items():
-            if watch is not None:
-                watch(file)
+            watch(file)
             files[file] = _write_shard(decided, source.folder / file, folder / file, entries, names, biases)
         (folder / MARKER).write_text(decided.to_json() + "\n", encoding="utf-8")
         _write_index(source, shards, folder)

@@ -172,11 +172,17 @@ def _require_fit(
     if strange or missing:
         faults = [f"the checkpoint has {some(strange)}, the module does not"] if strange else []
         faults += [f"the module has {some(missing)}, the checkpoint does not"] if missing else []
-        raise PlanError(f"{checkpoint.folder} does not fit the module: {'; '.join(faults)}")
+        raise PlanError(
+            f"{checkpoint.folder} does not fit the module: {'; '.join(faults)}; load it into what the same plan made "
+            "of the model, with the prefix or wrapped that it was written with"
+        )
     for key, entry in entries.items():
         shape = tuple(tensors[names[key]].shape)
         if shape != entry.shape:
-            raise PlanError(f"{key} is {list(entry.shape)} in the checkpoint and {list(shape)} in the module")
+            raise PlanError(
+                f"{key} is {list(entry.shape)} in the checkpoint and {list(shape)} in the module; load it into what "
+                "the same plan made of the model"
+            )
 
 
 def _put(module: nn.Module, names: Sequence[str], held: torch.Tensor, tensor: torch.Tensor) -> None:

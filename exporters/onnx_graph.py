@@ -16,6 +16,7 @@ aten = torch.ops.aten
 _ATTENTION = aten.scaled_dot_product_attention.default
 _MAXIMA = (aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool3d.default)
 _PADDING = (aten.pad.default, aten.constant_pad_nd.default)
+_NUMBERS = (aten.item.default, aten._local_scalar_dense.default)
 _DIMENSIONS = 4
 _KERNELS = "graphopt::"
 
@@ -23,11 +24,11 @@ _KERNELS = "graphopt::"
 def exportable(graph_module: fx.GraphModule, kept: list[int]) -> fx.GraphModule:
     """Return a graph module over the same tensors that torch.onnx can convert.
 
-    torch.onnx fails on outputs that are numbers or None and on attention that is not of four dimensions, and knows no
-    kernels; ONNX Runtime makes padding with zeros the padding of a maximum behind it, which is minus infinity. What
-    means the same stands for each. torch.onnx also computes attention twice, with results that lie differently in
-    memory, so that a reshape that was free the first time is impossible the second; a copy of the result, which is gone
-    from the file, settles how it lies.
+    torch.onnx fails on outputs that are numbers or None, on attention that is not of four dimensions and on exponents
+    taken out of a tensor, and knows no kernels; ONNX Runtime makes padding with zeros the padding of a maximum behind
+    it, which is minus infinity. What means the same stands for each. torch.onnx also computes attention twice, with
+    results that lie differently in memory, so that a reshape that was free the first time is impossible the second; a
+    copy of the result, which is gone from the file, settles how it lies.
 
     Args:
         graph_module: Left as it is.
@@ -53,6 +54,7 @@ def _mend(graph_module: fx.GraphModule) -> None:
             _mend(mended)
             graph_module.add_module(name, mended)
     _write_out_kernels(graph_module)
+    _raise_to_tensors(graph_module.graph)
     _part_padding_from_maxima(graph_module.graph)
     _settle_attention(graph_module)
     graph_module.recompile()
@@ -64,6 +66,19 @@ def _write_out_kernels(graph_module: fx.GraphModule) -> None:
         name = operator_name(node)
         if name.startswith(_KERNELS):
             node.target = find_kernel(name.removeprefix(_KERNELS)).reference
+
+
+def _raise_to_tensors(graph: fx.Graph) -> None:
+    """Let a power read the tensor itself that its exponent is taken out of."""
+    for node in graph.find_nodes(op="call_function", target=aten.pow.Tensor_Scalar):
+        number = node.args[1]
+        if not isinstance(number, fx.Node) or number.target not in _NUMBERS:
+            continue
+        with graph.inserting_before(node):
+            exponent = graph.call_function(aten.reshape.default, (number.args[0], []))
+            cast = graph.call_function(aten.to.dtype, (exponent, node.meta["val"].dtype))
+        node.target = aten.pow.Tensor_Tensor
+        node.args = (node.args[0], cast)
 
 
 def _part_padding_from_maxima(graph: fx.Graph) -> None:

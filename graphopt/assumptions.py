@@ -59,10 +59,10 @@ def repeated(value: torch.Tensor, rows: int) -> torch.Tensor:
     """Return so many rows of a tensor, from its first on again after its last.
 
     Args:
-        value: (rows, ...), at least one row.
+        value: (rows, ...); without a row it is returned as it is.
         rows: How many.
     """
-    return value[torch.arange(rows, device=value.device) % max(len(value), 1)] if len(value) else value
+    return value[torch.arange(rows, device=value.device) % len(value)] if len(value) else value
 
 
 @dataclass(frozen=True, eq=False)

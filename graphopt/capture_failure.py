@@ -13,10 +13,11 @@ from torch import nn
 
 from graphopt.errors import CaptureError
 
-FOREIGN = tuple(
-    f"{folder}/"  # with its end: torchvision is not torch
-    for folder in (Path(torch.__file__).parent, Path(__file__).parent, Path(sysconfig.get_paths()["stdlib"]))
-)
+TORCH = f"{Path(torch.__file__).parent}/"
+"""The folder of torch, with its end: torchvision is not torch."""
+
+FOREIGN = (TORCH, f"{Path(__file__).parent}/", f"{Path(sysconfig.get_paths()['stdlib'])}/")
+"""Folders whose code is not the user's model."""
 
 DATA_ADVICE = (
     "the graph would depend on the values of a tensor; replace the Python branch or number taken from a tensor by "

@@ -69,7 +69,7 @@ def _binary(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Layout | None:
     right: Any = args[1] if len(args) > 1 else kwargs.get("other")
     if isinstance(right, int | float):
         return _like(left)
-    if not _is_plain(right) or not _fits(right, left):
+    if right is None or not _fits(right, left):
         return None
     larger, smaller = (left, right) if left.ndim >= right.ndim and left.numel() >= right.numel() else (right, left)
     sizes = zip(reversed(larger.shape), reversed(smaller.shape), strict=False)

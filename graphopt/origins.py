@@ -8,12 +8,12 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
-import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-_TORCH = f"{Path(torch.__file__).parent}/"
-_SHOWN = str(Path(torch.__file__).parent / "nn" / "modules")
+from graphopt.capture_failure import TORCH
+
+_SHOWN = f"{TORCH}nn/modules"
 _HIDDEN = frozenset((str(Path(_SHOWN) / "module.py"), *map(str, Path(__file__).parent.glob("*.py"))))
 
 
@@ -79,7 +79,7 @@ class Origins:
 
 def _described(frame: FrameType) -> str:
     path = frame.f_code.co_filename
-    inner = path.startswith(_TORCH) and not path.startswith(_SHOWN)
+    inner = path.startswith(TORCH) and not path.startswith(_SHOWN)
     if inner or path in _HIDDEN:
         return ""
     code = linecache.getline(path, frame.f_lineno).strip()

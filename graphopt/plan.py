@@ -151,10 +151,9 @@ class Plan:
             name: the model's name of it.
             tensor: of the shape that the plan was made for, of any type.
         """
-        for values in (one.values for one in self.folded if one.bias == name):
-            tensor = (tensor.double() + torch.tensor(values, dtype=torch.float64, device=tensor.device)).to(
-                tensor.dtype
-            )
+        for one in self.folded:
+            if one.bias == name:
+                tensor = one.added_to(tensor)
         tensor = self.kept_part(name, tensor)
         factor, shift = self.scales.get(self.tied.get(name, name), (1.0, 0.0))
         return tensor if (factor, shift) == (1.0, 0.0) else tensor * factor + shift

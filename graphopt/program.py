@@ -68,6 +68,11 @@ class Fold:
     bias: str
     values: tuple[float, ...]
 
+    def added_to(self, bias: torch.Tensor) -> torch.Tensor:
+        """Return a bias of shape ``(out_channels,)`` with the values added, summed in float64, in its own type."""
+        values = torch.tensor(self.values, dtype=torch.float64, device=bias.device)
+        return (bias.detach().to(torch.float64) + values).to(bias.dtype)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
         return {"node": self.node, "bias": self.bias, "values": list(self.values)}

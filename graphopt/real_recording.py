@@ -14,7 +14,16 @@ from torch.utils import _pytree as pytree
 
 from graphopt.capture_failure import FOREIGN, Attempt, code_line
 from graphopt.evaluation import Evaluator
-from graphopt.recording import UNWRITTEN, Call, Recorder, Ref, Regions, UnrecordableError, require_recordable
+from graphopt.recording import (
+    UNWRITTEN,
+    Call,
+    Recorder,
+    Ref,
+    Regions,
+    UnrecordableError,
+    require_recordable,
+    written_to,
+)
 
 aten = torch.ops.aten
 
@@ -103,7 +112,7 @@ class RealRecorder(Recorder):
 
     def recorded(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Write down a call on tensors that have numbers, and return what it gives."""
-        self._require_harmless(func, args)
+        self._require_harmless(func, args, kwargs)
         refs = self.refs(args), {name: self.refs(value) for name, value in kwargs.items()}
         twins = self._beside(func, *pytree.tree_map(stand_in_of, (args, kwargs)))
         if twins is None and torch.Tag.dynamic_output_shape in func.tags:
@@ -214,12 +223,10 @@ class RealRecorder(Recorder):
                 return total * rows
         return total
 
-    def _require_harmless(self, func: Any, args: tuple[Any, ...]) -> None:
+    def _require_harmless(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Refuse to write to the model's own tensors, which are not to change."""
-        if not func._schema.is_mutable:
-            return
-        for tensor in written_by(func, args):
-            if tensor.untyped_storage()._cdata in self._protected:
+        for value in pytree.tree_leaves(list(written_to(func, args, kwargs))):
+            if isinstance(value, torch.Tensor) and value.untyped_storage()._cdata in self._protected:
                 raise UnrecordableError(f"{func} writes to a tensor of the model")
 
     def _beside(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -255,15 +262,6 @@ class RealRegions(Regions):
         if func in _BEHIND_THE_BACK:
             raise UnrecordableError(f"{func.__name__} shows the memory of a tensor, and nobody sees what is read there")
         return super().__torch_function__(func, types, args, kwargs)
-
-
-def written_by(func: Any, args: tuple[Any, ...]) -> list[torch.Tensor]:
-    """Return the tensors among positional arguments that an operator writes to."""
-    declared = zip(func._schema.arguments, args, strict=False)
-    written = [
-        value for argument, value in declared if argument.alias_info is not None and argument.alias_info.is_write
-    ]
-    return [leaf for leaf in pytree.tree_leaves(written) if isinstance(leaf, torch.Tensor)]
 
 
 def _is_mask(index: Any) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from graphopt.recording import Call, Ref, refs_in
+from graphopt.recording import Call, Ref, refs_in, written_to
 
 
 class RecordedPaths:
@@ -54,12 +54,8 @@ class RecordedPaths:
 
 def written_in(call: Call) -> Iterator[Ref]:
     """Yield the tensors that a call writes to."""
-    schema = getattr(call.target, "_schema", None)
-    if schema is None or not schema.is_mutable:
-        return
-    for argument, value in zip(schema.arguments, call.args, strict=False):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            yield from refs_in(value)
+    for value in written_to(call.target, call.args, call.kwargs):
+        yield from refs_in(value)
 
 
 def _memory_of(refs: Any, result: Any) -> dict[Ref, int]:

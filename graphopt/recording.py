@@ -1,7 +1,7 @@
 """One run of a model's own code on stand-ins, written down call by call."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,6 @@ ENTER_AUTOCAST = torch.amp.autocast_mode._enter_autocast
 EXIT_AUTOCAST = torch.amp.autocast_mode._exit_autocast
 REGIONS = frozenset((SET_GRADIENTS, ENTER_AUTOCAST, EXIT_AUTOCAST))
 UNWRITTEN = frozenset((torch.ops.prim.device.default, aten.size.default, aten.is_floating_point.default))
-
 
 _NUMBER = "_graphopt_number"
 
@@ -262,6 +261,16 @@ def refs_in(value: Any) -> Iterator[Ref]:
             yield from refs_in(item)
     elif isinstance(value, dict):
         yield from refs_in(tuple(value.values()))
+
+
+def written_to(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield the arguments of a call that it writes to, `out=` among them."""
+    schema = getattr(func, "_schema", None)
+    if schema is None or not schema.is_mutable:
+        return
+    for place, argument in enumerate(schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            yield args[place] if place < len(args) else kwargs.get(argument.name)
 
 
 @functools.cache

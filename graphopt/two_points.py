@@ -1,5 +1,6 @@
 """Values with a symbolic batch, computed at two batch sizes and joined."""
 
+import operator
 from collections.abc import Iterable
 from contextlib import nullcontext
 from typing import Any
@@ -103,9 +104,7 @@ class _TwoRuns:
     def _get_attr(self, node: fx.Node) -> Pair:
         value: Any = submodule_of(self.graph_module, node)
         if value is None:
-            *path, leaf = str(node.target).split(".")
-            owner = self.graph_module.get_submodule(".".join(path))
-            value = self.evaluator.shared_stand_in(getattr(owner, leaf))
+            value = self.evaluator.shared_stand_in(operator.attrgetter(str(node.target))(self.graph_module))
         return value, value
 
     def _call(self, node: fx.Node, pairs: dict[fx.Node, Pair]) -> Pair:

@@ -15,7 +15,9 @@ PLAIN = (dict, OrderedDict, defaultdict, list)
 MOST_ENTRIES = 1000
 """Containers with more entries, such as vocabularies, hold nothing that a run changes inside."""
 
-_OWN = frozenset(nn.Module().__dict__)
+OWN = frozenset(nn.Module().__dict__)
+"""What every module keeps for itself."""
+
 _CHANGELESS = frozenset((bool, int, float, str, type(None), nn.Parameter, torch.Tensor))
 _NO_HELPERS = (nn.Module, torch.Tensor, type, ModuleType, FunctionType, MethodType)
 
@@ -58,7 +60,7 @@ def forget_results(model: nn.Module) -> bool:
         held
         for module in model.modules()
         for name, held in module.__dict__.items()
-        if type(held) is dict and held and name not in _OWN and all(torch.is_tensor(one) for one in held.values())
+        if type(held) is dict and held and name not in OWN and all(torch.is_tensor(one) for one in held.values())
     ]
     for held in kept:
         held.clear()

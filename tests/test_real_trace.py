@@ -149,12 +149,16 @@ def test_chance_and_the_users_own_tensors_are_refused() -> None:
         self.count.add_(1)
         return self.linear(x) * float(self.count)
 
-    model = Flexible(counted)
-    model.register_buffer("count", torch.zeros(()))
-    for one in (Flexible(drawn), model):
+    def counted_out(self, x):
+        torch.add(self.count, 1, out=self.count)
+        return self.linear(x) * float(self.count)
+
+    models = [Flexible(drawn), Flexible(counted), Flexible(counted_out)]
+    for model in models:
+        model.register_buffer("count", torch.zeros(()))
         with pytest.raises(CaptureError):
-            capture(one, (torch.randn(2, 4),))
-    assert float(model.count) == 0
+            capture(model, (torch.randn(2, 4),))
+    assert [float(model.count) for model in models] == [0, 0, 0]
 
 
 def test_no_answers_are_taken_unless_wanted() -> None:

@@ -6,6 +6,7 @@ import resource
 import sys
 import time
 import warnings
+from typing import Any
 
 import torch
 from torch import nn
@@ -91,8 +92,8 @@ def _with_torch_pruning(subject: Built, *, report: bool) -> None:
         _report(trace=built_at - start, total=done - start)
 
 
-def _forward(model: nn.Module, inputs: object) -> tuple[torch.Tensor, ...]:
-    args, kwargs = inputs  # type: ignore[misc]
+def _forward(model: nn.Module, inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> tuple[torch.Tensor, ...]:
+    args, kwargs = inputs
     return tuple(output for output in model(*args, **kwargs) if output.requires_grad)
 
 

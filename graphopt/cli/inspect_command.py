@@ -31,7 +31,8 @@ def inspect(
         typer.Option(metavar="INPUT", help="Input that regions are seen from; by default the one like the output."),
     ] = None,
     by: Annotated[
-        str, typer.Option(metavar="|".join(RANKINGS), help="Rank groups by what one unit saves; milliseconds measures.")
+        str,
+        typer.Option(metavar="|".join(RANKINGS), help="Rank groups by what one unit saves; milliseconds are measured."),
     ] = "macs",
     top: Annotated[int | None, typer.Option(min=1, help="List only so many groups.")] = None,
     measure: Annotated[

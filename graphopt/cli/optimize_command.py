@@ -45,8 +45,8 @@ def optimize(
         str,
         typer.Option(
             metavar="TEXT",
-            help='Passes to run, such as "prune-channels{ratio=0.5,round_to=auto}"; or, with the seconds that it may '
-            'take and one configuration for all layers, "prune-channels{latency_seconds=0.01,uniform_per_layer}".',
+            help='Passes to run, such as "prune-channels{ratio=0.5}". The budget may be latency_seconds=0.01 instead; '
+            "round_to=auto, uniform_per_layer and compensate=scale are further options.",
         ),
     ],
     out: Annotated[

@@ -249,10 +249,7 @@ def _fits(inner: fx.GraphModule, operands: Sequence[Any]) -> bool:
 
 def attribute(module: torch.nn.Module, target: str) -> Any:
     """The object that a get_attr node names."""
-    value: Any = module
-    for part in target.split("."):
-        value = getattr(value, part)
-    return value
+    return operator.attrgetter(target)(module)
 
 
 def is_submodule(argument: Any, module: fx.GraphModule) -> bool:

@@ -1,4 +1,4 @@
-"""Positions that nothing tells apart: of values that are the same number everywhere, or that are read for their size."""
+"""Positions that nothing tells apart: of values that are one number everywhere, or that are read for their size."""
 
 from __future__ import annotations
 

@@ -62,15 +62,10 @@ def mask_operands(graph: DependencyGraph, masks: Masks, duplicate: GraphCopy, sp
     insertion = _Insertion(duplicate)
     for node, operands in graph.zeros.residues.items():
         for operand, axis in operands if node not in spare else ():
-            mask = kept_mask(resolve(facts.dims[operand][axis]), masks)
-            if not mask.all():
-                insertion.mask(node, operand, axis, mask, 0)
-    for node, guarded in facts.guarded.items():
-        for operand in guarded:
-            for axis, dim in enumerate(facts.dims[operand]):
-                mask = kept_mask(resolve(dim), masks)
-                if not mask.all():
-                    insertion.mask(node, operand, axis, mask, 1)
+            insertion.mask(node, operand, axis, kept_mask(resolve(facts.dims[operand][axis]), masks), 0)
+    for node, operand in ((node, operand) for node, guarded in facts.guarded.items() for operand in guarded):
+        for axis, dim in enumerate(facts.dims[operand]):
+            insertion.mask(node, operand, axis, kept_mask(resolve(dim), masks), 1)
 
 
 class _Insertion:
@@ -82,6 +77,8 @@ class _Insertion:
 
     def mask(self, reader: fx.Node, operand: fx.Node, axis: int, mask: BoolArray, number: int) -> None:
         """Let a node of the original read ``number`` where the mask is False along an axis of its operand."""
+        if mask.all():
+            return
         node, value = self._duplicate.nodes[reader], operand.meta["val"]
         shape = [1] * value.ndim
         shape[axis] = -1

@@ -35,7 +35,7 @@ def require_agreement(restored: nn.Module, program: Program, explain: Callable[[
         if oracle.failure is not None:
             raise ModuleRestoreError(
                 f"the program itself does not run on {one.batch_size()} rows, so that nothing can be compared: "
-                f"{summary(oracle.failure)}"
+                f"{summary(oracle.failure)}; capture the model with inputs of which it takes that many rows"
             ) from oracle.failure
         with Attempt() as attempt:
             found = _outputs(restored, one)

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from graphopt.capture_failure import Attempt
 from graphopt.program import Program
 from graphopt.proof.check import inputs_of
-from graphopt.restoring.constants import keys_of, values_of
+from graphopt.restoring.constants import keys_of
 from graphopt.restoring.duplicate import duplicate
 from graphopt.restoring.matching import Match
 from graphopt.restoring.recording import Call, Recorder, Shapes, Source, record
+from graphopt.running import values_apart
 
 CLOSE = 1e-3
 """Largest difference of what counts as the same, as a share of the largest magnitude."""
@@ -36,7 +37,7 @@ def first_difference(
         record(shell, inputs_of(program), trial)
     known = {name: tensor for name, tensor in shell.named_parameters() if name in program.parameters}
     same = {name for name, held in known.items() if _close(held, program.parameters[name])}
-    values = {node.name: value for node, value in values_of(program).items()}
+    values = {node.name: value for node, value in values_apart(program).items()}
     made = dict(zip(keys_of(trial.calls), zip(trial.calls, trial.results, strict=False), strict=False))
     agreed: set[int] = set()
     for place, (key, match) in enumerate(zip(keys_of(calls), matches, strict=True)):

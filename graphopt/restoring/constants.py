@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -20,6 +19,7 @@ from graphopt.restoring.attention import head_size, scaled_nodes
 from graphopt.restoring.matching import Match
 from graphopt.restoring.recording import Call
 from graphopt.restoring.scaling import Scaling
+from graphopt.running import values_apart
 
 aten = torch.ops.aten
 
@@ -109,7 +109,7 @@ def folded(program: Program, moved: Sequence[Moved]) -> tuple[dict[str, Tensor],
     tensors = program.parameters
     if not moved:
         return tensors, ()
-    values = values_of(program)
+    values = values_apart(program)
     nodes = {node.name: node for node in values}
     scaling = Scaling(program, values)
     factors: dict[int, list[tuple[float, Tensor]]] = {}
@@ -124,10 +124,14 @@ def folded(program: Program, moved: Sequence[Moved]) -> tuple[dict[str, Tensor],
             continue
         factor, masks = found
         for name, mask in masks.items():
-            known = factors.setdefault(id(tensors[name]), [])
-            if not any(other == factor and torch.equal(mask, held) for other, held in known):
-                known.append((factor, mask))
+            _note(factors.setdefault(id(tensors[name]), []), factor, mask)
     return {name: _multiplied(tensor, factors.get(id(tensor), [])) for name, tensor in tensors.items()}, tuple(left)
+
+
+def _note(known: list[tuple[float, Tensor]], factor: float, mask: Tensor) -> None:
+    """Add a factor and its mask once: layers that share a tensor undo their constants together."""
+    if not any(other == factor and torch.equal(mask, held) for other, held in known):
+        known.append((factor, mask))
 
 
 def _undone(scaling: Scaling, node: fx.Node, moved: Moved) -> tuple[float, dict[str, Tensor]] | None:
@@ -149,23 +153,3 @@ def _multiplied(tensor: Tensor, factors: Sequence[tuple[float, Tensor]]) -> Tens
     if not factors:
         return tensor
     return nn.Parameter(made, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made
-
-
-def values_of(program: Program) -> dict[fx.Node, Any]:
-    """Every value of a program on its example inputs."""
-    interpreter = _Keeping(program.graph_module, garbage_collect_values=False)
-    flat = pytree.tree_map_only(Tensor, torch.clone, program.args), dict(program.kwargs)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        interpreter.run(*pytree.tree_leaves(flat), enable_io_processing=False)
-    return interpreter.values
-
-
-class _Keeping(fx.Interpreter):
-    def __init__(self, module: fx.GraphModule, *, garbage_collect_values: bool) -> None:
-        super().__init__(module, garbage_collect_values=garbage_collect_values)
-        self.values: dict[fx.Node, Any] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        self.values[n] = super().run_node(n)
-        return self.values[n]

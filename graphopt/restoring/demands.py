@@ -114,16 +114,20 @@ def demands_of(matches: Sequence[Match | None], graph: DependencyGraph, counts: 
     for match in filter(None, matches):
         if match.call.name == CALL:
             yield from attention_demands(match, graph, counts)
-            continue
-        given, baked = match.call.numbers, match.numbers
-        before = [one.before for one in baked]
-        matcher = difflib.SequenceMatcher(None, [*map(int, given)], before, autojunk=False)
-        for block in matcher.get_matching_blocks():
-            for offset in range(block.size):
-                expression, number = expression_of(given[block.a + offset]), baked[block.b + offset]
-                if number.dim is not None or any(places_in(expression)):
-                    soft = number.dim is None or number.before < 0
-                    yield Demand(expression, number.before, number.after, match.call, soft)
+        else:
+            yield from _number_demands(match)
+
+
+def _number_demands(match: Match) -> Iterator[Demand]:
+    given, baked = match.call.numbers, match.numbers
+    before = [one.before for one in baked]
+    blocks = difflib.SequenceMatcher(None, [*map(int, given)], before, autojunk=False).get_matching_blocks()
+    pairs = [(given[block.a + offset], baked[block.b + offset]) for block in blocks for offset in range(block.size)]
+    for passed, number in pairs:
+        expression = expression_of(passed)
+        if number.dim is not None or any(places_in(expression)):
+            soft = number.dim is None or number.before < 0
+            yield Demand(expression, number.before, number.after, match.call, soft)
 
 
 def equalities(comparisons: Sequence[Comparison]) -> Iterator[Demand]:

@@ -9,7 +9,7 @@ from torch.utils import _pytree as pytree
 
 from graphopt.program import Program
 from graphopt.restoring.matching import Match
-from graphopt.restoring.places import OWN
+from graphopt.untouched import OWN
 
 
 def put_floats(model: nn.Module, matches: Sequence[Match | None], program: Program) -> None:

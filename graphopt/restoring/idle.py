@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 
-from torch import Tensor, nn
+from torch import nn
 
 from graphopt.assembly import named_attributes
 from graphopt.program import Program
 from graphopt.restoring.recording import Run
-from graphopt.restoring.skipping import Nothing, PassOn
+from graphopt.restoring.skipping import Nothing, PassOn, outermost
 
 
 def put_aside(module: nn.Module, model: nn.Module, runs: Sequence[Run], program: Program) -> tuple[str, ...]:
@@ -30,22 +31,17 @@ def put_aside(module: nn.Module, model: nn.Module, runs: Sequence[Run], program:
     held = {name: one.value for name, one in named_attributes(model).items()}
     targets = {str(node.target) for node in program.nodes() if node.op == "get_attr"}
     read = {id(value) for name, value in held.items() if name in targets}
-    standing = {run.module: _stand_in(run) for run in _idle(runs, read, model)}
+    standing = {run.module: _stand_in(run) for run in outermost(runs, partial(_is_idle, model, read))}
     for name, one in standing.items():
         module.set_submodule(name, one)
     return tuple(standing)
 
 
-def _idle(runs: Sequence[Run], read: set[int], model: nn.Module) -> Iterator[Run]:
-    """Yield the outermost modules that have parameters, none of which is read."""
-    taken: list[str] = []
-    for run in sorted(runs, key=lambda one: one.module.count(".")):
-        if not run.module or f"{run.module}.".startswith(tuple(f"{name}." for name in taken)):
-            continue
-        own: list[Tensor] = [*(held := model.get_submodule(run.module)).parameters(), *held.buffers()]
-        if any(True for _ in held.parameters()) and read.isdisjoint(map(id, own)) and run.inputs and run.outputs:
-            taken.append(run.module)
-            yield run
+def _is_idle(model: nn.Module, read: set[int], name: str) -> bool:
+    """Tell whether a module has parameters, and none of its tensors is read."""
+    module = model.get_submodule(name)
+    parameters = [*module.parameters()]
+    return bool(parameters) and read.isdisjoint(map(id, (*parameters, *module.buffers())))
 
 
 def _stand_in(run: Run) -> nn.Module:

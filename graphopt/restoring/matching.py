@@ -12,13 +12,14 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from graphopt.arguments import packet_of, schema_of
+from graphopt.capture_failure import TORCH
 from graphopt.dependency.graph import DependencyGraph
 from graphopt.dependency.placement import kept_size
 from graphopt.dependency.terms import Dim, Leaf
 from graphopt.dependency.ties import Path
 from graphopt.program import Program
 from graphopt.restoring.aligning import Event, align
-from graphopt.restoring.recording import TORCH, Call, Shapes
+from graphopt.restoring.recording import Call, Shapes
 from graphopt.values import hint
 
 

@@ -11,15 +11,16 @@ import torch
 from torch import nn
 
 from graphopt.restoring.tracked import Place, Step, TrackedInt
-
-OWN = frozenset(nn.Module().__dict__)
-"""What every module keeps for itself."""
+from graphopt.untouched import OWN
 
 LONGEST = 256
 """Longest list whose numbers are looked at: longer ones are tables, not sizes."""
 
 DEEPEST = 6
+"""Longest path from a module to a number that is followed."""
+
 FOREIGN = ("torch.", "numpy.", "builtins.", "_thread.", "threading.", "logging.", "weakref.", "re.", "enum.")
+"""How the modules of classes begin whose objects keep no sizes of a model."""
 
 
 def track(model: nn.Module) -> dict[Place, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,11 +16,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from graphopt.capture_failure import TORCH
 from graphopt.example_inputs import ExampleInputs
 from graphopt.restoring.tracked import Size, TrackedInt, watching
 from graphopt.values import tensors_in
 
-TORCH = f"{Path(torch.__file__).parent}/"
 OWN = f"{Path(__file__).parent}/"
 Shapes: TypeAlias = tuple[tuple[int, ...], ...]
 Source: TypeAlias = tuple[int | str, int]
@@ -90,13 +91,13 @@ class Comparison:
 class Recorder(TorchFunctionMode):
     """Writes down every call that returns tensors.
 
+    Args:
+        names: names of parameters and buffers whose sizes are tracked, by identity; None tracks no sizes.
+
     Attributes:
         calls: what was called so far.
         comparisons: numbers found equal so far.
         runs: modules that were called and ended, in the order in which they ended.
-
-    Args:
-        names: names of parameters and buffers whose sizes are tracked, by identity; None tracks no sizes.
     """
 
     def __init__(self, names: Mapping[int, str] | None = None) -> None:
@@ -176,7 +177,7 @@ class Recorder(TorchFunctionMode):
         return TrackedInt(result, Size(*source, int(dim) % args[0].ndim)) if isinstance(result, int) else result
 
 
-_SIZES = (Tensor.shape.__get__, Tensor.size)  # type: ignore[attr-defined]
+_SIZES = (inspect.getattr_static(Tensor, "shape").__get__, Tensor.size)
 
 
 def record(model: nn.Module, inputs: ExampleInputs, recorder: Recorder) -> Any:

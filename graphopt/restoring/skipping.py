@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -80,7 +81,7 @@ def skip(model: nn.Module, observed: Observed, origin: Program, bypasses: Sequen
             leaving.update(one.tensors)
         else:
             blocks[run.module] = PassOn(run.structure, places)
-    layers = {run.module: Nothing(run) for run in _layers(observed.runs, leaving, model)}
+    layers = {run.module: Nothing(run) for run in outermost(observed.runs, partial(_leaves, model, leaving))}
     for name, module in (layers | blocks).items():
         model.set_submodule(name, module)
     return tuple(blocks)
@@ -135,12 +136,22 @@ def _blocks(
         yield run, tuple(places)
 
 
-def _layers(runs: Sequence[Run], tensors: set[str], model: nn.Module) -> Iterator[Run]:
-    """Yield the outermost modules all of whose parameters leave."""
+def outermost(runs: Sequence[Run], leaves: Callable[[str], bool]) -> Iterator[Run]:
+    """Yield a run of each outermost module that leaves, the model itself aside.
+
+    Args:
+        runs: modules that were called; one that was given no tensor, or returned none, can have no stand-in.
+        leaves: tells by the name of a module whether it leaves.
+    """
     taken: list[str] = []
     for run in sorted(runs, key=lambda one: one.module.count(".")):
-        own = [f"{run.module}.{name}" for name, _ in model.get_submodule(run.module).named_parameters()]
-        inside = any(f"{run.module}.".startswith(f"{name}.") for name in taken)
-        if own and not inside and tensors.issuperset(own) and run.inputs and run.outputs:
+        inside = f"{run.module}.".startswith(tuple(f"{name}." for name in taken))
+        if run.module and not inside and run.inputs and run.outputs and leaves(run.module):
             taken.append(run.module)
             yield run
+
+
+def _leaves(model: nn.Module, tensors: set[str], name: str) -> bool:
+    """Tell whether a module has parameters, and all of them leave."""
+    own = [f"{name}.{leaf}" for leaf, _ in model.get_submodule(name).named_parameters()]
+    return bool(own) and tensors.issuperset(own)

@@ -51,11 +51,10 @@ def _made(held: Tensor, value: Tensor, memo: dict[int, Tensor]) -> Tensor:
 
 def _resize(module: nn.Module) -> None:
     """Write the sizes that a layer of torch keeps for what its tensors are."""
-    for kind, sizes in _SIZES.items():
-        if isinstance(module, kind):
-            for name, size in sizes(module).items():
-                if isinstance(module.__dict__.get(name), int | tuple):
-                    module.__dict__[name] = size
+    found = [sizes(module) for kind, sizes in _SIZES.items() if isinstance(module, kind)]
+    for name, size in (item for sizes in found for item in sizes.items()):
+        if isinstance(module.__dict__.get(name), int | tuple):
+            module.__dict__[name] = size
 
 
 def _linear(module: Any) -> dict[str, Any]:

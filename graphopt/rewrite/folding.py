@@ -16,6 +16,7 @@ from graphopt.dependency.placement import BoolArray
 from graphopt.errors import PlanError
 from graphopt.program import Fold, Lineage, Program
 from graphopt.rewrite.constants import set_argument
+from graphopt.running import values_apart
 from graphopt.tracing import recapture
 
 aten = torch.ops.aten
@@ -27,6 +28,11 @@ CONVOLUTIONS: dict[Any, tuple[int, Callable[..., Tensor]]] = {
     aten.conv2d.padding: (2, nn.functional.conv2d),
     aten.conv3d.padding: (3, nn.functional.conv3d),
 }
+"""Number of spatial dimensions of a convolution, and the function that computes it."""
+
+STEADY = 1e-5
+"""How far a constant may move from one position to another, relative to itself: the rounding of sums in another
+order."""
 
 
 @dataclass(frozen=True)
@@ -135,26 +141,29 @@ def fold(program: Program, folds: Sequence[Fold]) -> Program:
                 f"constants are folded into {one.bias} of {one.node}, which this program does not have; the plan was "
                 "made for another model or by another release of graphopt: make it again"
             )
-        _add(duplicate, reader, torch.tensor(one.values, dtype=torch.float64))
+        _add(duplicate, reader, one)
     before = program.lineage
     lineage = Lineage(program, {}) if before is None else before
     module = duplicate.assemble()
     return recapture(module, program.args, program.kwargs, program, lineage=replace(lineage, folded=tuple(folds)))
 
 
-def _add(duplicate: GraphCopy, reader: Reader, values: Tensor) -> None:
+def _add(duplicate: GraphCopy, reader: Reader, one: Fold) -> None:
     copy = duplicate.nodes[reader.node]
-    output: Any = reader.node.meta["val"]
     known = duplicate.attributes.get(reader.bias)
     if known is None:
-        tensor = values.to(output.device, output.dtype)
+        output: Any = reader.node.meta["val"]
+        tensor = torch.tensor(one.values, dtype=output.dtype, device=output.device)
         added = duplicate.insert_attribute(copy, reader.bias, Attribute(nn.Parameter(tensor)))
         set_argument(copy, "bias", None, added)
         return
     old = known.value
-    if not isinstance(old, Tensor) or old.shape != values.shape:
-        raise PlanError(f"{reader.bias} is not of {len(values)} numbers, so that the plan's constants do not fit it")
-    tensor = (old.detach().to(torch.float64) + values.to(old.device)).to(old.dtype)
+    if not isinstance(old, Tensor) or old.shape != (len(one.values),):
+        raise PlanError(
+            f"{reader.bias} is not of {len(one.values)} numbers, so that the plan's constants do not fit it; replay "
+            "the plan on the model that it was made for"
+        )
+    tensor = one.added_to(old)
     is_parameter = isinstance(old, nn.Parameter)
     value = nn.Parameter(tensor, requires_grad=old.requires_grad) if is_parameter else tensor
     duplicate.attributes[reader.bias] = Attribute(value, known.persistent)
@@ -171,39 +180,13 @@ def constants_at(program: Program, readers: Sequence[Reader]) -> Mapping[fx.Node
         For each input the value at its first position, shape ``(channels,)``, and whether the others have it too.
     """
     wanted = {reader.input: reader.axis for reader in readers}
-    recorder = _Recorder(program.graph_module, set(wanted))
-    leaves = torch.utils._pytree.tree_leaves((program.args, program.kwargs))
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        recorder.run(
-            *(leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves), enable_io_processing=False
-        )
     found = {}
-    for node, axis in wanted.items():
-        rows = recorder.values[node].movedim(axis, -1).flatten(0, -2)
+    for node, value in values_apart(program, wanted).items():
+        rows = value.movedim(wanted[node], -1).flatten(0, -2)
         first = rows[0]
         spread = (rows - first).abs().amax(0)
         found[node] = (first, (spread <= STEADY * first.abs()).cpu().numpy())
     return found
-
-
-STEADY = 1e-5
-"""How far a constant may move from one position to another, relative to itself: the rounding of sums in another
-order."""
-
-
-class _Recorder(fx.Interpreter):
-    """Runs a graph and keeps some of its values."""
-
-    def __init__(self, graph_module: fx.GraphModule, wanted: set[fx.Node]) -> None:
-        super().__init__(graph_module)
-        self._wanted = wanted
-        self.values: dict[fx.Node, Tensor] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        if n in self._wanted:
-            self.values[n] = value.detach().clone()
-        return value
 
 
 def _each(value: Any, rank: int) -> list[int]:

@@ -134,10 +134,8 @@ class Evidence:
         """Return contributions of a parameter summed over all dimensions but one, float64 of shape ``(size,)``."""
         key = (name, dim, element)
         if key not in self._vectors:
-            dims = {
-                dim,
-                *range(min(2, self.tensors[name].ndim)),
-            }  # who asks for one of the first two asks for the other
+            # Who asks for one of the first two dimensions asks for the other, so that one walk serves both.
+            dims = {dim, *range(min(2, self.tensors[name].ndim))}
             self._reduce(name, [each for each in dims if (name, each, element) not in self._vectors], element)
         return self._vectors[key]
 

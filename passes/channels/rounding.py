@@ -114,7 +114,4 @@ def _refuse_odd_parts(total: Sum, multiple: int, cofactor: int, steps: dict[Leaf
     """A part that cannot change and is no multiple spoils the whole dimension."""
     fixed = [part for part in total.parts if not any(leaf in steps for leaf in leaves(part))]
     if sum(dim_size(part) for part in fixed) * cofactor % multiple:
-        for part in total.parts:
-            for leaf in leaves(part):
-                if leaf in steps:
-                    steps[leaf] = 0
+        steps.update({leaf: 0 for part in total.parts for leaf in leaves(part) if leaf in steps})

@@ -156,8 +156,8 @@ def _error(program: Program, draft: Partition, steps: Sequence[Sequence[Any]], w
 
 
 def _called(program: Program, leaves: Sequence[Any]) -> Any:
-    info = program.graph_module.graph._codegen.pytree_info  # type: ignore[attr-defined]
-    args, kwargs = pytree.tree_unflatten(leaves, info.in_spec)
+    codegen: Any = program.graph_module.graph._codegen
+    args, kwargs = pytree.tree_unflatten(leaves, codegen.pytree_info.in_spec)
     return (*args, *kwargs.values())
 
 

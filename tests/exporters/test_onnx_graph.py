@@ -45,3 +45,17 @@ def test_the_maximum_of_padding_with_zeros(tmp_path: Path) -> None:
     program = graphopt.capture(model, (torch.randn(2, 3, 8, 8),))
     report = graphopt.export_onnx(program, tmp_path / "padded.onnx")
     assert max(output.relative for output in report.errors) < 1e-5
+
+
+def test_an_exponent_that_is_taken_out_of_a_tensor(tmp_path: Path) -> None:
+    class Curve(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.density = nn.Linear(6, CHANNELS), nn.Parameter(torch.full([1], 0.2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (self.linear(x).sigmoid() + 1e-8) ** self.density.item()
+
+    program = graphopt.capture(Curve().eval(), (torch.randn(2, 6),))
+    report = graphopt.export_onnx(program, tmp_path / "curve.onnx")
+    assert max(output.relative for output in report.errors) < 1e-5

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from types import SimpleNamespace
 from typing import TypeAlias
 
@@ -163,7 +164,7 @@ class Draft:
         """A value of a shape, made of the given one."""
         if value.shape == shape:
             return value
-        size, wanted = _size(value.shape), _size(shape)
+        size, wanted = prod(value.shape), prod(shape)
         sizes = ", ".join(map(str, (-1, *shape)))
         if size == wanted:
             made = self.add(f"{value}.reshape({sizes})")
@@ -183,7 +184,7 @@ class Draft:
     def source(self) -> str:
         """The module; every value that nothing reads goes into an output of its own."""
         unread = self.unread()
-        heads = [f"self.h{place} = nn.Linear({_size(value.shape)}, 2)" for place, value in enumerate(unread)]
+        heads = [f"self.h{place} = nn.Linear({prod(value.shape)}, 2)" for place, value in enumerate(unread)]
         outputs = [f"    self.h{place}({flat(value)}.float())," for place, value in enumerate(unread)]
         read = {name for line in self._lines for name in re.findall(r"self\.m\d+", line)}
         members = [line for line in self._members if line.partition(" ")[0] in read]
@@ -197,13 +198,6 @@ def flat(value: Value) -> str:
 
 def _indented(lines: Sequence[str]) -> list[str]:
     return [f"        {line}" for line in lines]
-
-
-def _size(shape: Sequence[int]) -> int:
-    size = 1
-    for number in shape:
-        size *= number
-    return size
 
 
 def _evaluated(expression: str, before: Sequence[str], space: dict[str, object]) -> Outputs | None:

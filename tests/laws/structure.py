@@ -1,6 +1,7 @@
 """Steps that wire a graph: maps, joins, cuts, regroupings, contractions, with sizes and dimensions of every kind."""
 
 from collections.abc import Callable
+from math import prod
 
 from laws.draft import Draft, Picks, Value
 
@@ -34,10 +35,7 @@ def stem(draft: Draft, picks: Picks) -> list[Value]:
     shape = STEMS[picks.below(len(STEMS))]
     if shape[:-1] == (4,) and picks.below(2):
         return draft.add(f"{draft.linear(5, shape[-1])}(x)")
-    size = 1
-    for number in shape:
-        size *= number
-    code = f"{draft.linear(20, size, again=bool(picks.below(2)))}(x.flatten(1))"
+    code = f"{draft.linear(20, prod(shape), again=bool(picks.below(2)))}(x.flatten(1))"
     return draft.add(code if len(shape) == 1 else f"{code}.unflatten(1, {shape})")
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 import graphopt
-from graphopt.restoring.constants import values_of
 from graphopt.restoring.scaling import Scaling
+from graphopt.running import values_apart
 
 
 class Fused(nn.Module):
@@ -58,7 +58,7 @@ class ByHand(nn.Module):
 )
 def test_scaled_parameters_scale_the_value(make: Callable[[], nn.Module], marked: dict[str, slice]) -> None:
     program = graphopt.capture(make().eval(), (torch.randn(3, 5, 6),))
-    values = values_of(program)
+    values = values_apart(program)
     (node,) = [node for node in values if node.name == "softmax"]
     source = node.all_input_nodes[0]
     if source.name.startswith("mul"):
@@ -72,11 +72,11 @@ def test_scaled_parameters_scale_the_value(make: Callable[[], nn.Module], marked
     with torch.no_grad():
         for name, mask in masks.items():
             program.parameters[name].mul_(1 + mask)
-    torch.testing.assert_close(values_of(program)[source], values[source] * 2)
+    torch.testing.assert_close(values_apart(program)[source], values[source] * 2)
 
 
 def test_nothing_scales_what_no_parameter_is_linear_in() -> None:
     program = graphopt.capture(Normed().eval(), (torch.randn(3, 5, 6),))
-    values = values_of(program)
+    values = values_apart(program)
     (node,) = [node for node in values if node.name == "softmax"]
     assert Scaling(program, values).parameters_of(node) is None

@@ -144,11 +144,6 @@ COUNTED = (
 EXTREMES = ((largest, -9.0), (smallest, 9.0))
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 def analysed(model: nn.Module, dtype: torch.dtype = torch.float32) -> DependencyGraph:
     return DependencyGraph(capture(model.to(dtype).eval(), (torch.randn(2, 4, 5, dtype=dtype),)))
 

@@ -106,11 +106,6 @@ def found_in(program: Program) -> tuple[DependencyGraph, ConstantChannels]:
     return graph, ConstantChannels(graph, DeadParts(graph))
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 @pytest.mark.parametrize("name", TAKES)
 def test_outputs_stay_with_the_fold_and_move_without(name: str) -> None:
     program = program_of(Image(TAKES[name]()))

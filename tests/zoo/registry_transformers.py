@@ -85,10 +85,11 @@ def _classes(model_type: str) -> Iterator[str]:
 
 
 def small_config(config: Any, only: Callable[[str], bool]) -> Any:
-    """The same configuration with the sizes that ``only`` admits small, its parts too."""
+    """The same configuration with the sizes that ``only`` admits small, its parts too; no call returns a cache."""
     parts = {name: small_config(value, only) for name, value in vars(config).items() if _is_config(value)}
     options = {name: value for name, value in vars(config).items() if not name.startswith("_") and name not in parts}
-    return type(config)(**shrunk(options, only), **parts)
+    uncached = {"use_cache": False} if options.get("use_cache") else {}
+    return type(config)(**shrunk(options, only) | uncached, **parts)
 
 
 def _is_config(value: object) -> bool:

@@ -18,9 +18,10 @@ _DEPTH = re.compile(
 )
 _INNER = re.compile(r"((^|_)(intermediate|ffn|feed_?forward|inner|ff)_?(size|dim|hidden_dim)?|d_ff|ffn_dim|n_inner)$")
 _WIDTH = re.compile(
-    r"(^|_)(embed|embedding|hidden|model|projection|proj|token|text|vision|visual|audio|attention|cross_attention|context|"
-    r"caption|encoder|decoder|latent|neck|fusion|base|output|input|state|conditioning|condition|stem|feature|features|"
-    r"time|freq|pooled|d)_?(size|dims?|chs|channels|hidden_size|features|embed_dim|model)$|^(n_embd|width|dim|dims|channels|widths|c|(out|block|stage|block_out)_(chs|channels))$"
+    r"(^|_)(embed|embedding|hidden|model|projection|proj|token|text|vision|visual|audio|attention|cross_attention|"
+    r"context|caption|encoder|decoder|latent|neck|fusion|base|output|input|state|conditioning|condition|stem|feature|"
+    r"features|time|freq|pooled|d)_?(size|dims?|chs|channels|hidden_size|features|embed_dim|model)$"
+    r"|^(n_embd|width|dim|dims|channels|widths|c|(out|block|stage|block_out)_(chs|channels))$"
 )
 _HEADS = re.compile(r"(^|_)(n_|num_)?(\w+_)?heads?(_q)?$|num_\w*attention_heads$")
 _KEY_HEADS = re.compile(r"(kv|key_value|key|value)_?(attention_)?(heads|groups)|multi_query_group_num|n_head_kv")

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+import transformers
 from torch import nn
-from zoo import registry, registry_timm
+from zoo import registry, registry_timm, registry_transformers
 from zoo.attempt import Attempt
 from zoo.catalogue import Built, Entry, entries, normal, tensors
 from zoo.shrinking import halved, shrunk
@@ -47,6 +48,18 @@ def test_general_rules_build_families_that_nobody_shrank(library: str, family: s
     built = registry.build(library, family)
     assert sum(parameter.numel() for parameter in built[0].parameters()) < registry.SMALL
     run(built)
+
+
+def test_a_family_that_counts_on_the_resolution_of_its_training_gets_it() -> None:
+    model, args, _ = registry.build("timm", "byoanet/sehalonet")
+    assert args[0].shape == (2, 3, 256, 256)
+    assert sum(parameter.numel() for parameter in model.parameters()) < registry.SMALL
+
+
+def test_no_model_of_transformers_returns_a_cache() -> None:
+    config = registry_transformers.small_config(transformers.ColPaliConfig(), lambda name: True)
+    assert transformers.ColPaliConfig().vlm_config.text_config.use_cache
+    assert not config.vlm_config.text_config.use_cache
 
 
 def test_a_family_that_no_rule_builds_says_why() -> None:
