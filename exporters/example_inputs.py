@@ -3,7 +3,7 @@
 import json
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,14 @@ _VERSION = 1
 _PLAIN = (type(None), bool, int, str)
 
 
-def write_inputs(folder: Path, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+def write_inputs(folder: Path, args: tuple[Any, ...], kwargs: Mapping[str, Any], whole: Sequence[str] = ()) -> None:
     """Write the inputs of one call into ``inputs.safetensors`` and ``inputs.json``.
 
     Args:
         folder: A folder that nobody else reads yet.
         args: Positional inputs: tensors, numbers, strings, None, dtypes and devices, in nested tuples, lists and dicts.
         kwargs: Keyword inputs, of the same kinds.
+        whole: Names of the modules that were kept whole when the model was captured with them.
 
     Raises:
         ExportError: Something is of another kind; the message says where.
@@ -36,6 +37,8 @@ def write_inputs(folder: Path, args: tuple[Any, ...], kwargs: Mapping[str, Any])
         "args": _encoded(tuple(args), "args", tensors),
         "kwargs": _encoded(dict(kwargs), "kwargs", tensors),
     }
+    if whole:
+        content["whole"] = [*whole]
     named = {_tensor_name(place): tensor for place, tensor in enumerate(tensors.values())}
     write_tensors(folder / TENSORS, named)
     text = json.dumps(content, indent=2, allow_nan=False)
@@ -54,10 +57,7 @@ def read_inputs(folder: Path) -> tuple[tuple[Any, ...], dict[str, Any]]:
     Raises:
         PlanError: A file is missing or damaged.
     """
-    try:
-        content = json.loads((folder / STRUCTURE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise PlanError(f"{folder / STRUCTURE} cannot be read ({error}); save the result again") from error
+    content = _read(folder)
     tensors = read_tensors(folder / TENSORS)
     try:
         if content["version"] != _VERSION:
@@ -68,6 +68,29 @@ def read_inputs(folder: Path) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if not isinstance(args, tuple) or not isinstance(kwargs, dict):
         raise PlanError(f"{folder / STRUCTURE} is damaged: no tuple and dict of inputs; save the result again")
     return args, kwargs
+
+
+def read_whole(folder: Path) -> tuple[str, ...]:
+    """Read the names of the modules that were kept whole.
+
+    Args:
+        folder: A saved folder.
+
+    Raises:
+        PlanError: A file is missing or damaged.
+    """
+    content = _read(folder)
+    names = content.get("whole", []) if isinstance(content, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise PlanError(f"{folder / STRUCTURE} is damaged: no list of modules; save the result again")
+    return tuple(names)
+
+
+def _read(folder: Path) -> Any:
+    try:
+        return json.loads((folder / STRUCTURE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise PlanError(f"{folder / STRUCTURE} cannot be read ({error}); save the result again") from error
 
 
 def _encoded(value: Any, place: str, tensors: dict[int, torch.Tensor]) -> dict[str, Any]:

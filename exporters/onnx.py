@@ -17,6 +17,7 @@ from graphopt.exporters.onnx_model import build_onnx
 from graphopt.exporters.onnx_report import OnnxOptions, OnnxReport, batch_notes, batch_sizes, opset_notes
 from graphopt.exporters.onnx_stages import export_stages
 from graphopt.exporters.runtime import default_tolerance, require_onnx
+from graphopt.opaque import whole_names
 from graphopt.pass_manager.result import Result
 from graphopt.program import Program, require_program
 from graphopt.schedule import Schedule
@@ -118,6 +119,12 @@ def _require_exportable(program: Program, opset: int) -> None:
     newest = onnx.defs.onnx_opset_version()
     if not 1 <= opset <= newest:
         raise ExportError(f"opset {opset} is unknown to the installed onnx, which ends at {newest}; 20 runs widely")
+    whole = whole_names(program.nodes())
+    if whole:
+        raise ExportError(
+            f"{whole[0]} is kept whole: the program runs the user's own code there, which no ONNX file holds; capture "
+            "a model without it, or save the result for torch with result.save(folder)"
+        )
     absent = [name for name, tensor in program.parameters.items() if tensor.device.type == "meta"]
     if absent:
         raise ExportError(f"{absent[0]!r} and {len(absent) - 1} other tensors have no values; load the weights first")

@@ -17,6 +17,7 @@ from graphopt.errors import ExportError, PlanError
 from graphopt.exporters.graph_arguments import decoded, encoded, torch_name
 from graphopt.exporters.graph_inputs import InputReader, InputWriter
 from graphopt.exporters.graph_targets import find_target, target_text
+from graphopt.opaque import whole_names
 from graphopt.wiring import submodule_of
 
 GRAPH_VERSION = 1
@@ -109,6 +110,11 @@ def _node(node: fx.Node, writer: InputWriter, *, flat: bool) -> dict[str, Any]:
         raise ExportError(
             f"the node {node.name} is a {node.op} ({node.target}); graphopt.capture gives graphs of operators alone: "
             "capture the model again"
+        )
+    for name in whole_names([node]):
+        raise ExportError(
+            f"{name} is kept whole: the graph runs the user's own code there, which no file holds; save the result "
+            "with result.save(folder), and load it into the user's model"
         )
     return entry | {
         "target": target_text(node.target),

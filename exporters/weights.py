@@ -1,8 +1,9 @@
 """Saved results: a folder of plan, weights, example inputs and report, and the way back to a running program."""
 
+import glob
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from graphopt.assembly import Attribute, attach, named_attributes
 from graphopt.errors import CaptureError, ExportError, PlanError
 from graphopt.example_inputs import ExampleInputs
 from graphopt.exporters.atomic import MARKER, atomic_folder, recover
-from graphopt.exporters.example_inputs import STRUCTURE, TENSORS, read_inputs, write_inputs
+from graphopt.exporters.example_inputs import STRUCTURE, TENSORS, read_inputs, read_whole, write_inputs
 from graphopt.exporters.manifest import check_manifest, write_manifest
 from graphopt.exporters.report_page import report_page
 from graphopt.exporters.stage_files import STAGES, StageFiles, describe_stages
 from graphopt.exporters.tensor_file import WEIGHTS, read_tensors, write_tensors
+from graphopt.opaque import whole_names
 from graphopt.pass_manager.base import PassReport
 from graphopt.pass_manager.result import Report, Result
 from graphopt.plan import Plan, PlanSource
@@ -56,7 +58,7 @@ def save_result(result: Result, path: str | Path) -> None:
         (folder / MARKER).write_text(plan.to_json() + "\n", encoding="utf-8")
         write_tensors(folder / WEIGHTS, {**tensors, **stages.tensors})
         stages.write(folder)
-        write_inputs(folder, first.args, first.kwargs)
+        write_inputs(folder, first.args, first.kwargs, whole_names(first.nodes()))
         report = json.dumps(_finite(result.report.to_dict()), indent=2, allow_nan=False)
         (folder / REPORT).write_text(report + "\n", encoding="utf-8")
         (folder / PAGE).write_text(report_page(result.report, plan, result.program), encoding="utf-8")
@@ -90,7 +92,7 @@ def load(path: str | Path, model: nn.Module) -> Result:
     if device.type == "meta":
         raise PlanError("the model is on the meta device, where nothing runs; call model.to_empty(device='cpu') first")
     inputs = ExampleInputs(*read_inputs(folder)).map_tensors(lambda tensor: tensor.to(device))
-    program = replay(plan, _captured(model, inputs, plan))
+    program = replay(plan, _captured(model, inputs, plan, read_whole(folder)))
     program = _with_tensors(program, read_tensors(folder / WEIGHTS), folder / WEIGHTS)
     programs = replay_programs(plan, program)
     return Result(program=program, programs=programs, plan=plan, schedule=plan.schedule, report=report)
@@ -106,10 +108,13 @@ def _refuse_pretrained(folder: Path, model: nn.Module) -> None:
         )
 
 
-def _captured(model: nn.Module, inputs: ExampleInputs, plan: Plan) -> Program:
-    """Capture a model with the saved inputs; of another class, it is told that the plan is not for it."""
+def _captured(model: nn.Module, inputs: ExampleInputs, plan: Plan, whole: Sequence[str]) -> Program:
+    """Capture a model with the saved inputs; of another class, it is told that the plan is not for it.
+
+    What was kept whole is again.
+    """
     try:
-        return capture(model, inputs.args, inputs.kwargs)
+        return capture(model, inputs.args, inputs.kwargs, opaque=[*map(glob.escape, whole)])
     except CaptureError as error:
         if type(model).__name__ == plan.source.class_name:
             raise

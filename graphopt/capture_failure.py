@@ -21,7 +21,8 @@ FOREIGN = (TORCH, f"{Path(__file__).parent}/", f"{Path(sysconfig.get_paths()['st
 
 DATA_ADVICE = (
     "the graph would depend on the values of a tensor; replace the Python branch or number taken from a tensor by "
-    "torch.where, torch.cond or masking"
+    "torch.where, torch.cond or masking, or put that code into a module of its own, which capture(..., opaque=[its "
+    "name]) keeps whole"
 )
 TYPE_ADVICE = (
     "register the class with torch.export.register_dataclass, or choose inputs with which the model takes and returns "

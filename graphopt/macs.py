@@ -13,6 +13,7 @@ import torch
 from torch import fx
 
 from graphopt.arguments import arguments_of, nodes_in
+from graphopt.parts import part_of
 
 Shape = Sequence[int]
 
@@ -132,6 +133,15 @@ def _expand_ellipsis(term: str, rank: int) -> list[str]:
     return [*before, *(f".{number}" for number in reversed(range(hidden))), *after]
 
 
+def _kept_whole(node: fx.Node, inputs: Sequence[Shape], output: Shape) -> int:
+    """What the module's own code multiplies on made-up tensors of these shapes."""
+    dtypes = [operand.meta["val"].dtype for operand in tensor_operands(node)]
+    made = [torch.empty(tuple(shape), dtype=dtype, device="meta") for shape, dtype in zip(inputs, dtypes, strict=True)]
+    arguments = arguments_of(node)
+    count = len(arguments["inputs"])
+    return part_of(arguments["serial"], arguments["name"]).macs(made[:count], made[count:])
+
+
 FORMULAS: dict[str, Callable[[fx.Node, Sequence[Shape], Shape], int]] = {
     "aten::linear": _linear,
     "aten::conv1d": _convolution,
@@ -171,5 +181,6 @@ FORMULAS: dict[str, Callable[[fx.Node, Sequence[Shape], Shape], int]] = {
     "aten::rnn_tanh_cell": _recurrence,
     "aten::rnn_relu_cell": _recurrence,
     "aten::_grouped_mm": _product,
+    "graphopt::opaque": _kept_whole,
     "transformers::grouped_mm_fallback": _product,
 }

@@ -8,6 +8,7 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+from graphopt.opaque import same_anywhere
 from graphopt.wiring import submodule_of
 
 KINDS = {"float": "f", "bfloat": "bf", "int": "i", "uint": "u", "complex": "c"}
@@ -70,7 +71,7 @@ class _Printer:
         if node.target is operator.getitem:
             return f"{self._argument(graph_module, node.args[0])}[{node.args[1]}]"
         arguments = [self._argument(graph_module, argument) for argument in node.args]
-        arguments += [f"{key}={self._argument(graph_module, value)}" for key, value in node.kwargs.items()]
+        arguments += [f"{key}={self._argument(graph_module, value)}" for key, value in same_anywhere(node).items()]
         return f"{_operator(node.target)}({', '.join(arguments)})"
 
     def _argument(self, graph_module: fx.GraphModule, value: Any) -> str:

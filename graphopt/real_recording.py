@@ -44,12 +44,14 @@ class Read:
         call: What answers it; its result is a number, or a stand-in.
         value: The answer: a number, or a real tensor.
         line: Where the code asks.
+        module: Dotted name of the innermost module that is running; empty where nobody follows.
     """
 
     place: int
     call: Call
     value: Any
     line: str
+    module: str = ""
 
     @property
     def key(self) -> Any:
@@ -174,7 +176,9 @@ class RealRecorder(Recorder):
     def _ask(self, func: Any, args: Any, result: Any, value: Any, kwargs: dict[str, Any] | None = None) -> None:
         named = {name: self.refs(item) for name, item in (kwargs or {}).items()}
         call = Call(func, self.refs(args), named, result, None, {})
-        self.reads.append(Read(len(self.recording.calls), call, value, _line()))
+        stack: dict[str, tuple[str, str]] = self.origin().get("nn_module_stack", {})
+        module = list(stack.values())[-1][0] if stack else ""
+        self.reads.append(Read(len(self.recording.calls), call, value, _line(), module))
 
     def _of_fixed_size(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Answer an operator that gives as much as the data say by others that give so much; None for any other one."""

@@ -24,7 +24,7 @@ from graphopt.quick_trace import Traced, Tracer, constant_leaf, is_same, join, m
 from graphopt.real_recording import Read, RealRecorder, RealRegions, put_beside, stand_in_of
 from graphopt.recorded_graph import RecordedGraph, Run
 from graphopt.recorded_paths import RecordedPaths
-from graphopt.recording import Recorder, Recording, Ref, UnrecordableError, refs_in
+from graphopt.recording import Call, Recorder, Recording, Ref, UnrecordableError, refs_in
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,26 @@ def real_capture(model: nn.Module, inputs: ExampleInputs, batched: Sequence[int]
             batch = Batch.new(leaves[batched[0]].shape[0] if batched else 1)
             return _captured(kind(model, inputs, frozenset(batched)), batch, inputs)
     return None
+
+
+def decided_by_weights(model: nn.Module, inputs: ExampleInputs) -> dict[str, str]:
+    """Return the modules whose code goes on as the weights decide, or chance, each with a clause that says where.
+
+    Args:
+        model: Run on the example; left as it was. It has weights.
+        inputs: The example.
+    """
+    with Attempt(), quiet(), prepared(model):
+        tracer = _SeenTracer(model, inputs, frozenset())
+        run = tracer.run(1)
+        questions = _Questions(tracer, Batch.new(1), (run, run), (tracer.reads, tracer.reads))
+        found: dict[str, str] = {}
+        for read in tracer.reads:
+            why = questions.refusal(read)
+            if why is not None:
+                found.setdefault(read.module, why)
+        return found
+    return {}
 
 
 def _captured(tracer: "_RealTracer", batch: Batch, inputs: ExampleInputs) -> RealCapture:
@@ -190,20 +210,32 @@ class _Questions:
         Raises:
             UnrecordableError: The weights have a say in it, or chance.
         """
-        calls = [self._runs[0].recording.calls[place] for place in self._paths.leading_to(read.call, read.place)]
-        operands = set(refs_in([(call.args, call.kwargs) for call in (*calls, read.call)]))
+        why = self.refusal(read)
+        if why is not None:
+            raise UnrecordableError(why)
+        return bool(self._operands(read, self._calls(read)) & set(self._inputs))
+
+    def refusal(self, read: Read) -> str | None:
+        """Return why a question cannot be asked again at every call; None where it can."""
+        calls = self._calls(read)
         weights = {
             self._tracer.numbers[id(value)]
             for value, _ in self._tracer.known.values()
             if isinstance(value, nn.Parameter)
         }
-        if operands & weights:
-            raise UnrecordableError(f"the weights decide at {read.line}")
+        if self._operands(read, calls) & weights:
+            return f"the weights decide at {read.line}"
         if any(torch.Tag.nondeterministic_seeded in call.target.tags for call in calls):
-            raise UnrecordableError(f"chance decides at {read.line}")
+            return f"chance decides at {read.line}"
         if any(self._paths.writes_to(call, self._inputs) for call in calls):
-            raise UnrecordableError(f"inputs are written to before {read.line}")
-        return bool(operands & set(self._inputs))
+            return f"inputs are written to before {read.line}"
+        return None
+
+    def _calls(self, read: Read) -> list[Call]:
+        return [self._runs[0].recording.calls[place] for place in self._paths.leading_to(read.call, read.place)]
+
+    def _operands(self, read: Read, calls: Sequence[Call]) -> set[Ref]:
+        return set(refs_in([(call.args, call.kwargs) for call in (*calls, read.call)]))
 
     def _answer(self, low: Read, high: Read) -> Answer:
         one, other = low.value, high.value

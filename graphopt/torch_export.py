@@ -4,14 +4,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
 from torch.func import functional_call
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
+from graphopt.assembly import Attribute, named_attributes
 from graphopt.capture_failure import Attempt, explain_export, explain_raise, summary
+from graphopt.errors import CaptureError
 from graphopt.example_inputs import ExampleInputs, carries, with_plain_signature
 from graphopt.preparation import prepared, quiet
 from graphopt.values import is_symbolic
+from graphopt.wiring import node_line, walk
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,10 @@ class Export:
     inputs: ExampleInputs
     dynamic_batch: bool
     notes: tuple[str, ...]
+
+    def has_open_sizes(self) -> bool:
+        """Tell whether the data decide a size of some value."""
+        return any(free_unbacked_symbols(node.meta.get("val")) for node in self.program.graph.nodes)
 
 
 def export_with_batch(model: nn.Module, inputs: ExampleInputs) -> Export | str:
@@ -50,6 +58,30 @@ def export_at_example(model: nn.Module, inputs: ExampleInputs, why: str) -> Expo
     """
     with prepared(model):
         return _static(model, inputs, why)
+
+
+def refuse_transforms(model: nn.Module, graph_module: fx.GraphModule) -> None:
+    """Refuse a graph that switches a transform of torch.func on and off: its operators do not say what they compute.
+
+    Raises:
+        CaptureError: It does.
+    """
+    for node in walk(graph_module):
+        if getattr(node.target, "__module__", "") == "torch._functorch.predispatch":
+            where = node_line(node)
+            raise CaptureError(
+                f"{type(model).__name__} runs but cannot be captured as a graph: it calls a transform of torch.func, "
+                f"such as vmap{f' ({where})' if where else ''}; write the operation for the whole batch there"
+            )
+
+
+def user_tensors(model: nn.Module, exported: ExportedProgram) -> dict[str, Attribute]:
+    """Return the model's tensors under its names: parameters, buffers, constants."""
+    found = {name: one for name, one in named_attributes(model).items() if isinstance(one.value, torch.Tensor)}
+    for name, constant in exported.constants.items():
+        if name not in found and isinstance(constant, torch.Tensor):
+            found[name] = Attribute(constant, persistent=False)
+    return found
 
 
 def _static(model: nn.Module, inputs: ExampleInputs, why: str) -> Export:

@@ -6,8 +6,6 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.export import ExportedProgram
-from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from graphopt.aliasing import written_attributes
 from graphopt.assembly import Attribute, assemble, attach, named_attributes
@@ -15,15 +13,19 @@ from graphopt.canonical import canonicalise, eliminate_dead_code
 from graphopt.capture_failure import Attempt, summary
 from graphopt.copying import copy_graph
 from graphopt.errors import CaptureError
-from graphopt.example_inputs import ExampleInputs, bind, without_weights
+from graphopt.example_inputs import ExampleInputs, bind, is_weightless, without_weights
 from graphopt.numbering import renumber
 from graphopt.preparation import collection_paused
 from graphopt.program import Lineage, Program, Source, clone_tensor
 from graphopt.quick_trace import quick_capture
-from graphopt.real_trace import real_capture
-from graphopt.torch_export import Export, export_at_example, export_with_batch
+from graphopt.real_trace import decided_by_weights, real_capture
+from graphopt.torch_export import Export, export_at_example, export_with_batch, refuse_transforms, user_tensors
 from graphopt.values import STALE, is_symbolic, placeholder_value, refresh_values
-from graphopt.wiring import fingerprint, node_line, walk
+from graphopt.whole_parts import asked_for, kept_whole, notes_on, require_suitable, widened
+from graphopt.wiring import fingerprint, walk
+
+OTHER_CODE = "the model's code goes another way at another batch"
+"""Why the batch of a model with modules that are kept whole is not symbolic, where it is not."""
 
 
 def capture(
@@ -32,6 +34,7 @@ def capture(
     kwargs: Mapping[str, Any] | None = None,
     *,
     specialise: bool = True,
+    opaque: Sequence[str] = (),
 ) -> Program:
     """Capture a model as a graph of ATen operators in inference form.
 
@@ -45,13 +48,19 @@ def capture(
     example's, says so in its notes, and asks again at every call: inputs that decide otherwise raise an error. That is
     the default, since most such questions are about padding that a user's inputs always have or never have.
 
+    Where the weights decide how the code goes on, as in loops over the experts that tokens were sent to, the module
+    that does so is kept whole: it is one operator of the graph, which runs the user's own code over the program's
+    tensors. Nothing of it is rewritten, nor of what it reads and gives; the notes name it.
+
     Args:
         model: Called as `model(*args, **kwargs)`.
         args: Example positional inputs, nested as the model takes them. Numbers, flags, strings and None are baked
             into the graph as they are here.
         kwargs: Example keyword inputs.
         specialise: Whether the example may answer what the code asks about data. It takes the model three runs on
-            real tensors, of the example and of the example repeated.
+            real tensors, of the example and of the example repeated. Without it no module is kept whole unasked.
+        opaque: Modules to keep whole, by dotted names as `named_modules` gives them, or patterns such as
+            ``"layers.*.experts"``.
 
     Returns:
         A Program whose Parameters are its own, over the storage of the model's.
@@ -62,8 +71,33 @@ def capture(
     """
     _require_module(model)
     model, inputs = without_weights(model, bind(model, args, {} if kwargs is None else kwargs))
+    asked = asked_for(model, opaque)
+    if asked and not is_weightless(model):
+        require_suitable(model, inputs, asked)
     with collection_paused():
-        return _quickly(model, inputs) or _exported(model, inputs, specialise=specialise)
+        with Attempt() as attempt:
+            return _with_parts(model, inputs, asked, specialise=specialise)
+        unasked = _unasked(model, inputs, asked) if specialise and not is_weightless(model) else {}
+        with Attempt():
+            if unasked:
+                return _with_parts(model, inputs, unasked, specialise=specialise)
+    raise attempt.failed()
+
+
+def _with_parts(model: nn.Module, inputs: ExampleInputs, parts: Mapping[str, str], *, specialise: bool) -> Program:
+    """Capture a model with some modules kept whole."""
+    with kept_whole(model, parts):
+        program = _quickly(model, inputs) or _exported(model, inputs, specialise=specialise, whole=bool(parts))
+    return replace(program, notes=(*program.notes, *notes_on(parts))) if parts else program
+
+
+def _unasked(model: nn.Module, inputs: ExampleInputs, asked: Mapping[str, str]) -> dict[str, str]:
+    """Return the modules to be kept whole besides those that somebody asked for; none where that does not help."""
+    with Attempt():
+        with kept_whole(model, asked):
+            found = decided_by_weights(model, inputs)
+        return widened(model, inputs, {**found, **asked}) if found else {}
+    return {}
 
 
 def _quickly(model: nn.Module, inputs: ExampleInputs) -> Program | None:
@@ -78,9 +112,12 @@ def _quickly(model: nn.Module, inputs: ExampleInputs) -> Program | None:
     )
 
 
-def _exported(model: nn.Module, inputs: ExampleInputs, *, specialise: bool) -> Program:
-    """Capture a model by torch.export, or by running it for real where that alone keeps the batch free, or goes."""
-    exported = export_with_batch(model, inputs)
+def _exported(model: nn.Module, inputs: ExampleInputs, *, specialise: bool, whole: bool) -> Program:
+    """Capture a model by torch.export, or by running it for real where that alone keeps the batch free, or goes.
+
+    Sizes with symbols do not pass through a module that is kept whole.
+    """
+    exported = OTHER_CODE if whole else export_with_batch(model, inputs)
     if isinstance(exported, str):
         program = _specialised(model, *inputs.with_batch()) if specialise else None
         return program or _at_example(model, inputs, exported, specialise=specialise)
@@ -91,7 +128,7 @@ def _at_example(model: nn.Module, inputs: ExampleInputs, why: str, *, specialise
     """Capture a model at the batch of its example; sizes that the data decide are the example's where that goes."""
     with Attempt() as attempt:
         exported = export_at_example(model, inputs, why)
-        if not specialise or not _has_open_sizes(exported):
+        if not specialise or not exported.has_open_sizes():
             return _adopt_export(model, exported)
     program = _specialised(model, inputs, (), f"static batch: {why}") if specialise else None
     if program is not None:
@@ -101,17 +138,12 @@ def _at_example(model: nn.Module, inputs: ExampleInputs, why: str, *, specialise
     return _adopt_export(model, exported)
 
 
-def _has_open_sizes(exported: Export) -> bool:
-    """Tell whether the data decide a size of some value."""
-    return any(free_unbacked_symbols(node.meta.get("val")) for node in exported.program.graph.nodes)
-
-
 def _adopt_export(model: nn.Module, exported: Export) -> Program:
     stateful = exported.program.module(check_guards=False)
-    _refuse_transforms(model, stateful)
+    refuse_transforms(model, stateful)
     return adopt(
         stateful,
-        _user_tensors(model, exported.program),
+        user_tensors(model, exported.program),
         exported.inputs,
         type(model).__name__,
         dynamic_batch=exported.dynamic_batch,
@@ -259,26 +291,6 @@ def _require_module(model: object) -> None:
             f"{type(model).__name__} has {sorted(taken)}, names that a graph module keeps for itself; rename them in "
             "the model and capture again"
         )
-
-
-def _refuse_transforms(model: nn.Module, graph_module: fx.GraphModule) -> None:
-    """Refuse a graph that switches a transform of torch.func on and off: its operators do not say what they compute."""
-    for node in walk(graph_module):
-        if getattr(node.target, "__module__", "") == "torch._functorch.predispatch":
-            where = node_line(node)
-            raise CaptureError(
-                f"{type(model).__name__} runs but cannot be captured as a graph: it calls a transform of torch.func, "
-                f"such as vmap{f' ({where})' if where else ''}; write the operation for the whole batch there"
-            )
-
-
-def _user_tensors(model: nn.Module, exported: ExportedProgram) -> dict[str, Attribute]:
-    """Return the model's tensors under its names: parameters, buffers, constants."""
-    found = {name: one for name, one in named_attributes(model).items() if isinstance(one.value, torch.Tensor)}
-    for name, constant in exported.constants.items():
-        if name not in found and isinstance(constant, torch.Tensor):
-            found[name] = Attribute(constant, persistent=False)
-    return found
 
 
 def _dense(graph: fx.Graph, tensors: Mapping[str, Attribute]) -> dict[str, Attribute]:

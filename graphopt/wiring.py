@@ -4,10 +4,15 @@ import hashlib
 import itertools
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import fx, nn
+
+from graphopt.opaque import same_anywhere
+
+_OWN = tuple(map(str, Path(__file__).parent.glob("*.py")))
 
 
 def fingerprint(graph_module: fx.GraphModule) -> str:
@@ -49,7 +54,7 @@ def node_line(node: fx.Node) -> str:
     """Return the deepest line of the user's code that made a node, as ``file:line``, empty where it is not known."""
     trace = str(node.meta.get("stack_trace") or "")
     frames = re.findall(r'File "([^"]+)", line (\d+)', trace)
-    own = [frame for frame in frames if "/torch/" not in frame[0] and not frame[0].startswith("<")] or frames
+    own = [frame for frame in frames if "/torch/" not in frame[0] and not frame[0].startswith(("<", *_OWN))] or frames
     return ":".join(own[-1]) if own else ""
 
 
@@ -81,7 +86,7 @@ def _operator_lines(graph_module: fx.GraphModule, depth: int) -> Iterator[str]:
 def _call(node: fx.Node, numbers: dict[fx.Node, str]) -> str:
     target = node.op if node.op in ("placeholder", "output") else str(node.target)
     arguments = [_argument(argument, numbers) for argument in node.args] if node.op != "placeholder" else []
-    arguments += [f"{key}={_argument(value, numbers)}" for key, value in sorted(node.kwargs.items())]
+    arguments += [f"{key}={_argument(value, numbers)}" for key, value in sorted(same_anywhere(node).items())]
     return f"{target}({', '.join(arguments)})"
 
 

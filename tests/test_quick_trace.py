@@ -68,7 +68,7 @@ def both(model: nn.Module, args: Any, kwargs: Any = None) -> tuple[Program, Prog
     inputs = bind(model, args, kwargs or {})
     quick = tracing._quickly(model, inputs)
     assert quick is not None
-    return quick, tracing._exported(model, inputs, specialise=False)
+    return quick, tracing._exported(model, inputs, specialise=False, whole=False)
 
 
 class Around(nn.Module):

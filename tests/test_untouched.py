@@ -1,3 +1,4 @@
+import functools
 from collections import OrderedDict
 
 import pytest
@@ -108,3 +109,22 @@ def test_a_model_that_was_called_before_is_captured_with_its_parameters() -> Non
     program = graphopt.capture(model, (torch.zeros(3, 2),))
     assert [str(node.target) for node in program.nodes() if node.op == "get_attr"] == ["bias"]
     assert model.made["cpu"] is made
+
+
+def test_methods_forget_what_they_kept_for_stand_ins() -> None:
+    class Table(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+
+        @functools.lru_cache(maxsize=8)  # noqa: B019  # the libraries do this
+        def ramp(self, length: int) -> torch.Tensor:
+            return torch.arange(length) + self.linear.bias.detach()[:1]
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.linear(x) + self.ramp(4)
+
+    model, x = Table(), torch.randn(2, 4)
+    graphopt.capture(model, (x,))
+    assert Table.ramp.cache_info().currsize == 0
+    assert torch.equal(model(x), model.linear(x) + torch.arange(4) + model.linear.bias[:1])

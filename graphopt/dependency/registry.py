@@ -43,6 +43,7 @@ FAMILIES = (
     "folding",
     "indexing",
     "joining",
+    "kept_whole",
     "movement",
     "normalisation",
     "ordering",

@@ -10,7 +10,7 @@ import torch
 from hypothesis import strategies as st
 
 from graphopt.errors import ExportError, PlanError
-from graphopt.exporters.example_inputs import read_inputs, write_inputs
+from graphopt.exporters.example_inputs import STRUCTURE, read_inputs, read_whole, write_inputs
 
 Pair = namedtuple("Pair", "left right")  # noqa: PYI024 - an input of a kind that is refused
 
@@ -129,3 +129,19 @@ def test_missing_tensors_are_named(tmp_path: Path) -> None:
     (tmp_path / "inputs.safetensors").unlink()
     with pytest.raises(PlanError, match=r"inputs\.safetensors"):
         read_inputs(tmp_path)
+
+
+def test_modules_that_were_kept_whole_come_back(tmp_path: Path) -> None:
+    write_inputs(tmp_path, (torch.ones(2),), {})
+    assert read_whole(tmp_path) == ()
+    assert "whole" not in (tmp_path / STRUCTURE).read_text()
+    write_inputs(tmp_path, (torch.ones(2),), {}, ["layers.0.mlp", "gate"])
+    assert read_whole(tmp_path) == ("layers.0.mlp", "gate")
+    assert torch.equal(read_inputs(tmp_path)[0][0], torch.ones(2))
+
+
+@pytest.mark.parametrize("text", ['{"whole": "gate"}', '{"whole": [1]}', "[]"])
+def test_damaged_names_of_modules_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / STRUCTURE).write_text(text)
+    with pytest.raises(PlanError, match="is damaged: no list of modules; save the result again"):
+        read_whole(tmp_path)
