@@ -104,11 +104,8 @@ class Evaluator:
         if base is None and not tensor.storage_offset():
             made = self.new(*layout, tensor.dtype, tensor.device)
         else:
-            base = (
-                self.new((tensor.untyped_storage().nbytes(),), (1,), torch.uint8, tensor.device)
-                if base is None
-                else base
-            )
+            if base is None:
+                base = self.new((tensor.untyped_storage().nbytes(),), (1,), torch.uint8, tensor.device)
             made = self.view(base, (int(tensor.storage_offset()), *layout), tensor.dtype, tensor.device)
         if isinstance(tensor, nn.Parameter):
             made.__dict__["_is_param"] = True
