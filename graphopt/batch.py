@@ -29,10 +29,25 @@ def _factor_of(size: torch.SymInt) -> int:
     Raises:
         UnjoinableError: It is no multiple of a single symbol, or nothing says how large it is on the example.
     """
-    factor, symbol = size.node.expr.as_coeff_Mul()
-    if not symbol.is_Symbol or not size.node.has_hint() or int(factor) != factor:
+    rest, factor = _place_of(size)
+    if rest:
         raise UnjoinableError(f"a size is {size}, wanted a multiple of the batch")
-    return int(factor)
+    return factor
+
+
+def _place_of(place: int | torch.SymInt) -> tuple[int, int]:
+    """Return where a value begins, as a number and how many times the batch comes on top.
+
+    Raises:
+        UnjoinableError: It is of another form, or nothing says how large it is on the example.
+    """
+    if not isinstance(place, torch.SymInt):
+        return place, 0
+    rest, size = place.node.expr.as_coeff_Add()
+    factor, symbol = size.as_coeff_Mul()
+    if not symbol.is_Symbol or not place.node.has_hint() or int(factor) != factor or int(rest) != rest:
+        raise UnjoinableError(f"a size is {place}, wanted a multiple of the batch")
+    return int(rest), int(factor)
 
 
 class Batch:
@@ -103,6 +118,18 @@ class Batch:
         """Return a size with the symbol where the two differ."""
         return low if low == high else self.multiple(self.factor(low, high))
 
+    def place(self, low: int, high: int) -> int | torch.SymInt:
+        """Return where a value begins in its memory: behind so many elements a row, and some more.
+
+        Raises:
+            UnjoinableError: It is of no such form.
+        """
+        factor, rest = divmod(high - low, self.high - self.low)
+        begin = low - factor * self.low
+        if rest or factor < 0 or begin < 0:
+            raise UnjoinableError(f"a value begins at {low} at batch {self.low} and at {high} at batch {self.high}")
+        return begin + self.multiple(factor) if factor else begin
+
     def split(self, evaluator: Evaluator, value: Any) -> tuple[Any, Any]:
         """Return a value at either batch: a stand-in, a number, or what it is.
 
@@ -123,9 +150,11 @@ class Batch:
 
     def _at(self, evaluator: Evaluator, value: FakeTensor, side: int) -> torch.Tensor:
         """Return a stand-in for a value at one of the batches; values that share memory share it there too."""
-        layout = [value.storage_offset(), *value.shape, *value.stride()]
-        offset, *rest = (self.split(evaluator, size)[side] for size in layout)
-        sizes, strides = tuple(rest[: value.ndim]), tuple(rest[value.ndim :])
+        sizes, strides = (
+            tuple(self.split(evaluator, size)[side] for size in layout) for layout in (value.shape, value.stride())
+        )
+        begin, factor = _place_of(value.storage_offset())
+        offset = begin + factor * (self.low, self.high)[side]
         key = (value.untyped_storage()._cdata, side)
         if key not in self._bases:
             size_bytes = self.split(evaluator, value.untyped_storage().nbytes())[side]
@@ -154,7 +183,7 @@ class Batch:
             raise UnjoinableError(f"a value is {low} at batch {self.low} and {high} at batch {self.high}")
         sizes = self._join_sizes(low.shape, high.shape)
         strides = self._join_sizes(low.stride(), high.stride())
-        offset = self.size(int(low.storage_offset()), int(high.storage_offset()))
+        offset = self.place(int(low.storage_offset()), int(high.storage_offset()))
         storage = self._storage(low)
         with torch._C._DisableTorchDispatch():
             bare = torch.empty(0, dtype=low.dtype, device="meta").set_(storage).as_strided(sizes, strides, offset)

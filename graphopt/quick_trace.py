@@ -21,7 +21,8 @@ from torch.utils import _pytree as pytree
 
 from graphopt.assembly import Attribute, named_attributes
 from graphopt.batch import Batch
-from graphopt.capture_failure import Attempt
+from graphopt.capture_failure import Attempt, summary
+from graphopt.errors import CaptureError
 from graphopt.evaluation import Evaluator
 from graphopt.example_inputs import ExampleInputs
 from graphopt.origins import Origins
@@ -57,22 +58,35 @@ class QuickCapture:
 
     Attributes:
         traced: Graph and tensors.
-        inputs: The example, widened where its batch was one.
+        inputs: The example, widened where its batch was one and is symbolic.
+        dynamic_batch: Whether the batch is symbolic.
         notes: Remarks for the user.
     """
 
     traced: Traced
     inputs: ExampleInputs
+    dynamic_batch: bool
     notes: tuple[str, ...]
 
 
+class _OneBatchError(CaptureError):
+    """The model runs at the example's batch and raises at another."""
+
+
 def quick_capture(model: nn.Module, inputs: ExampleInputs) -> QuickCapture | None:
-    """Trace a model in evaluation form with a symbolic batch; None where that does not go, for whatever reason."""
+    """Trace a model in evaluation form, with a symbolic batch unless the model itself raises at another.
+
+    None where that does not go, for whatever reason.
+    """
     wide, batched = inputs.with_batch()
     if not batched:
         return None
-    with Attempt(), quiet(), prepared(model):
+    with Attempt() as attempt, quiet(), prepared(model):
         return _freest(model, wide, batched)
+    if not isinstance(attempt.failure, _OneBatchError):
+        return None
+    with Attempt(), quiet(), prepared(model):
+        return _at_example(model, inputs, str(attempt.failure))
     return None
 
 
@@ -82,6 +96,7 @@ def _freest(model: nn.Module, inputs: ExampleInputs, batched: Sequence[int]) -> 
     Raises:
         UnrecordableError: The model's code does what a list of calls does not hold.
         UnjoinableError: The two runs differ by more than multiples of the batch.
+        _OneBatchError: The model raises at the other batch, whichever of its inputs do not grow.
         Exception: Whatever the model raises on stand-ins, or torch about them.
     """
     leaves = inputs.leaves()
@@ -94,14 +109,25 @@ def _freest(model: nn.Module, inputs: ExampleInputs, batched: Sequence[int]) -> 
         with Attempt() as attempt:
             traced = join(tracer, batch, low, tracer.run(batch.high))
             rows = () if fixed is None else (f"input {tracer.placeholders[fixed]!r} keeps its {batch.low} rows",)
-            return QuickCapture(traced, inputs, rows)
+            return QuickCapture(traced, inputs, True, rows)
         failures.append(attempt.failed())
-    raise failures[0]
+    if len(batched) > MOST_BY_CHANCE + 1 or any(isinstance(failure, CaptureError) for failure in failures):
+        raise failures[0]
+    raise _OneBatchError(summary(failures[0]))
+
+
+def _at_example(model: nn.Module, inputs: ExampleInputs, why: str) -> QuickCapture:
+    """Trace a model at the batch of its example."""
+    tracer = Tracer(model, inputs, frozenset())
+    run = tracer.run(1)
+    return QuickCapture(join(tracer, Batch.new(1), run, run), inputs, False, (f"static batch: {why}",))
 
 
 def _chance(leaves: Sequence[Any], batched: Sequence[int]) -> list[int]:
     """Return the places of inputs that may have as many rows as the batch by chance, small ones first."""
-    return sorted(batched, key=lambda place: int(leaves[place].numel()))[:-1][:MOST_BY_CHANCE]
+    largest = max(batched, key=lambda place: int(leaves[place].numel()))
+    others = (place for place in batched if place != largest)
+    return sorted(others, key=lambda place: int(leaves[place].numel()))[:MOST_BY_CHANCE]
 
 
 def join(tracer: "Tracer", batch: Batch, low: Run, high: Run) -> Traced:

@@ -105,11 +105,9 @@ def _quickly(model: nn.Module, inputs: ExampleInputs) -> Program | None:
     quick = quick_capture(model, inputs)
     if quick is None:
         return None
-    traced = quick.traced
-    name = type(model).__name__
-    return adopt_graph(
-        traced.graph, traced.tensors, traced.bodies, quick.inputs, name, dynamic_batch=True, notes=quick.notes
-    )
+    traced, name = quick.traced, type(model).__name__
+    parts = (traced.graph, traced.tensors, traced.bodies, quick.inputs, name)
+    return adopt_graph(*parts, dynamic_batch=quick.dynamic_batch, notes=quick.notes)
 
 
 def _exported(model: nn.Module, inputs: ExampleInputs, *, specialise: bool, whole: bool) -> Program:

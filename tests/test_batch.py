@@ -49,6 +49,19 @@ def test_split_is_the_way_back() -> None:
     assert (back.stride(), str(back.shape[1])) == (view.stride(), str(view.shape[1]))
 
 
+def test_a_value_begins_behind_so_many_elements_a_row_and_some_more() -> None:
+    batch, evaluator = Batch.new(2), Evaluator()
+    low, high = tensors(evaluator, 5, 2, 3)[2, :, 1:], tensors(evaluator, 5, 2 * SPREAD, 3)[2, :, 1:]
+    joined = batch.join(low, high)
+    assert str(joined.storage_offset()) == str(6 * batch.multiple(1) + 1)
+    first, second = Batch.of_size(batch.mode, joined.shape[0]).split(evaluator, joined)
+    assert (first.storage_offset(), second.storage_offset()) == (13, 37)
+    assert batch.place(7, 7) == 7
+    for places in ((4, 36), (3, 4), (9, 5)):
+        with pytest.raises(UnjoinableError, match="a value begins at"):
+            batch.place(*places)
+
+
 def test_a_size_of_another_form_is_no_batch() -> None:
     batch = Batch.new(2)
     with pytest.raises(UnjoinableError, match="wanted a multiple of the batch"):

@@ -161,6 +161,18 @@ def test_origins_name_modules_and_lines() -> None:
     assert node_line(nodes[0]) == f"{__file__}:{line_of('relu_()')}"
 
 
+def test_a_model_that_raises_at_another_batch_keeps_the_example_s() -> None:
+    model = Around(lambda self, x: self.linear(x).reshape(2, 6)).eval()
+    x = torch.randn(2, 6)
+    quick = quick_capture(model, bind(model, (x,), {}))
+    assert quick is not None
+    assert not quick.dynamic_batch
+    assert quick.inputs.args[0] is x
+    assert quick.notes[0].startswith("static batch: RuntimeError: shape '[2, 6]' is invalid")
+    values = [node.meta["val"] for node in quick.traced.graph.nodes if node.op == "placeholder"]
+    assert [tuple(value.shape) for value in values] == [(2, 6)]
+
+
 REFUSED = {
     "an attribute's number": lambda self, x: self.linear(x) * self.table[0].item(),
     "another graph at another batch": lambda self, x: self.linear(x) if len(x) == 2 else x,
@@ -169,7 +181,6 @@ REFUSED = {
     "a transform": lambda self, x: torch.func.vmap(self.linear)(x),
     "sizes changed in place": lambda self, x: self.linear(x).unsqueeze_(0),
     "a loop over rows": lambda self, x: sum(self.linear(row) for row in x),
-    "a fixed size": lambda self, x: self.linear(x).reshape(2, 6),
     "an object": lambda self, x: (self.linear(x), operator),
 }
 
