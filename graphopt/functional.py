@@ -35,11 +35,16 @@ def _functional_overload(target: Any) -> Any:
         return None
     namespace, _, name = target._schema.name.partition("::")
     packet = getattr(getattr(torch.ops, namespace), name.removesuffix("_"), None)
-    twin = getattr(packet, target._overloadname, None) if name.endswith("_") else None
-    if twin is None or twin._schema.is_mutable or any(result.alias_info for result in twin._schema.returns):
-        return None
-    same_names = [one.name for one in twin._schema.arguments] == [one.name for one in target._schema.arguments]
-    return twin if same_names else None
+    twins = (getattr(packet, overload) for overload in packet.overloads()) if packet and name.endswith("_") else ()
+    return next((twin for twin in twins if _takes_the_same(twin._schema, target._schema)), None)
+
+
+def _takes_the_same(functional: Any, in_place: Any) -> bool:
+    """Tell whether a schema has another's arguments and writes to none: `pow_.Scalar` goes with `pow.Tensor_Scalar`."""
+    if functional.is_mutable or any(result.alias_info for result in functional.returns):
+        return False
+    one, other = ([(a.name, str(a.type)) for a in schema.arguments] for schema in (functional, in_place))
+    return one == other
 
 
 def _is_private(aliases: Aliases, node: fx.Node) -> bool:

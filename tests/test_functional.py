@@ -83,6 +83,10 @@ def buffer_written(self, x):
     return self.linear(x) + self.table.mul_(1)
 
 
+def powers(self, x):
+    return self.linear(x).abs_().add_(1).pow_(-0.5) + self.linear(x).abs_().pow_(x.abs())
+
+
 def two_views(self, x):
     y = self.linear(x)
     a, b = y[:, :2], y[:, 2:]
@@ -106,7 +110,15 @@ def run(function):
 
 @pytest.mark.parametrize(
     "function",
-    [chain, views_of_the_result, write_through_a_view_nobody_else_reads, old_reference_read_after, literal, masked],
+    [
+        chain,
+        views_of_the_result,
+        write_through_a_view_nobody_else_reads,
+        old_reference_read_after,
+        literal,
+        masked,
+        powers,
+    ],
 )
 def test_private_writes_become_ordinary_operators(function) -> None:
     assert run(function) == []
