@@ -29,18 +29,25 @@ UNARY_KEEPS_ZERO: dict[str, Callable[[Tensor], Tensor]] = {
     "asin.default": lambda x: torch.asin(torch.tanh(x)),
     "asinh.default": torch.asinh,
     "atan.default": torch.atan,
+    "atanh.default": lambda x: torch.atanh(torch.tanh(x) / 2),
     "celu.default": lambda x: aten.celu.default(x, 1.3),
     "ceil.default": torch.ceil,
+    "copysign.Scalar": lambda x: aten.copysign.Scalar(x, -1.5),
+    "deg2rad.default": lambda x: torch.deg2rad(60 * x),
     "elu.default": lambda x: aten.elu.default(x, 1.3),
     "erf.default": torch.erf,
+    "erfinv.default": lambda x: torch.erfinv(torch.tanh(x) / 2),
     "expm1.default": torch.expm1,
     "floor.default": torch.floor,
+    "frac.default": torch.frac,
     "gelu.default": nn.functional.gelu,
+    "hardshrink.default": lambda x: aten.hardshrink.default(x, 0.3),
     "hardswish.default": nn.functional.hardswish,
     "leaky_relu.default": nn.functional.leaky_relu,
     "log1p.default": lambda x: torch.log1p(x * x),
     "mish.default": nn.functional.mish,
     "neg.default": torch.neg,
+    "rad2deg.default": lambda x: torch.rad2deg(x / 60),
     "relu.default": torch.relu,
     "relu6.default": nn.functional.relu6,
     "round.default": lambda x: torch.round(4 * x),
@@ -52,6 +59,8 @@ UNARY_KEEPS_ZERO: dict[str, Callable[[Tensor], Tensor]] = {
     "sinh.default": torch.sinh,
     "softshrink.default": lambda x: aten.softshrink.default(x, 0.1),
     "sqrt.default": lambda x: torch.sqrt(x * x),
+    "special_entr.default": lambda x: torch.special.entr(x.abs()),
+    "special_i1.default": torch.special.i1,
     "square.default": torch.square,
     "tan.default": lambda x: torch.tan(torch.tanh(x)),
     "tanh.default": torch.tanh,
@@ -66,9 +75,12 @@ UNARY_MOVES_ZERO: dict[str, Callable[[Tensor], Tensor]] = {
     "erfc.default": torch.erfc,
     "exp.default": torch.exp,
     "hardsigmoid.default": nn.functional.hardsigmoid,
+    "i0.default": torch.i0,
     "log_sigmoid.default": nn.functional.logsigmoid,
     "sigmoid.default": torch.sigmoid,
     "softplus.default": nn.functional.softplus,
+    "special_erfcx.default": torch.special.erfcx,
+    "special_log_ndtr.default": torch.special.log_ndtr,
 }
 SINGULAR_AT_ZERO: dict[str, Callable[[Tensor], Tensor]] = {
     "acosh.default": lambda x: torch.acosh(1 + x.abs()),
@@ -88,6 +100,17 @@ for _name, _call in SINGULAR_AT_ZERO.items():
     coupling_rule(f"aten.{_name}", sample=Sample(_call))(singular)
 
 
+def threshold_zeros(t: Ties) -> Zeros:
+    """What is not above the threshold becomes the value: zero stays where it is above, or becomes zero."""
+    return "keeps" if t["threshold"] < 0 or t["value"] == 0 else "none"
+
+
+coupling_rule(
+    "aten.threshold.default", sample=Sample(lambda x: aten.threshold.default(x, -0.5, 2.0)), zeros=threshold_zeros
+)(unary)
+
+
+@coupling_rule("aten.logit.default", sample=Sample(lambda x: torch.logit(torch.sigmoid(x), eps=1e-3)))
 @coupling_rule("aten.special_logit.default", sample=Sample(lambda x: torch.special.logit(torch.sigmoid(x), eps=1e-3)))
 def logit(t: Ties) -> Dims:
     """Kept away from zero and one by ``eps``; without it neither of them has a finite value."""
@@ -214,6 +237,14 @@ coupling_rule("aten.remainder.Scalar", sample=Sample(lambda x: torch.remainder(x
 coupling_rule("aten.fmod.Scalar", sample=Sample(lambda x: torch.fmod(x, 0.7)), zeros="keeps")(unary)
 coupling_rule("aten.maximum.default", sample=Sample(torch.maximum, TWO), zeros="all")(binary)
 coupling_rule("aten.minimum.default", sample=Sample(torch.minimum, TWO), zeros="all")(binary)
+coupling_rule("aten.fmax.default", sample=Sample(torch.fmax, TWO), zeros="all")(binary)
+coupling_rule("aten.fmin.default", sample=Sample(torch.fmin, TWO), zeros="all")(binary)
+coupling_rule("aten.hypot.default", sample=Sample(torch.hypot, TWO), zeros="all")(binary)
+coupling_rule("aten.logaddexp.default", sample=Sample(torch.logaddexp, TWO))(binary)
+coupling_rule("aten.logaddexp2.default", sample=Sample(torch.logaddexp2, TWO))(binary)
+coupling_rule("aten.heaviside.default", sample=Sample(torch.heaviside, TWO))(binary)
+coupling_rule("aten.copysign.Tensor", sample=Sample(torch.copysign, TWO), zeros="keeps")(binary)
+coupling_rule("aten.ldexp.Tensor", sample=Sample(torch.ldexp, TWO), zeros="keeps")(binary)
 coupling_rule("aten.max.other", sample=Sample(aten.max.other, TWO), zeros="all")(binary)
 coupling_rule("aten.min.other", sample=Sample(aten.min.other, TWO), zeros="all")(binary)
 
