@@ -52,8 +52,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         The folder to write into, a hidden sibling of ``path``.
 
     Raises:
-        ExportError: ``path`` holds files that are not of a saved result, or something cannot be written. What was at
-            ``path`` is then still there, unchanged.
+        ExportError: ``path`` holds files that are not of a saved result or is read-only, or something cannot be
+            written. What was at ``path`` is then still there, unchanged.
     """
     target = Path(path).resolve()
     with _reported(target):
@@ -177,6 +177,8 @@ def _require_replaceable(target: Path) -> None:
             f"{target} is the working directory or a mount point, which cannot be replaced in one step; "
             f"save to a folder inside it, such as {target / 'result'}"
         )
+    if not os.access(target, os.W_OK):
+        raise ExportError(f"{target} may not be written to: allow it (chmod u+w), or choose another folder")
     foreign = foreign_files(target)
     if foreign:
         shown = ", ".join(foreign[:5]) + (", ..." if len(foreign) > 5 else "")

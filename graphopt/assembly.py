@@ -102,6 +102,23 @@ def assemble(graph: fx.Graph, attributes: Mapping[str, Attribute], class_name: s
     graph_module = LateGraphModule(nn.Module(), fx.Graph(), class_name)
     for node in graph.find_nodes(op="get_attr"):
         _owner(graph_module, str(node.target))
+    return _filled(graph_module, graph, attributes)
+
+
+def assemble_in_order(graph: fx.Graph, attributes: Mapping[str, Attribute], class_name: str) -> fx.GraphModule:
+    """Build a GraphModule as `assemble` does, with modules in the order of the attributes.
+
+    A copy lists its tensors as the original does, so that the first of several tied names stays the first.
+
+    Args:
+        graph: Owned by the result from here on.
+        attributes: By dotted name.
+        class_name: Name of the result's class.
+    """
+    return _filled(LateGraphModule(nn.Module(), fx.Graph(), class_name), graph, attributes)
+
+
+def _filled(graph_module: LateGraphModule, graph: fx.Graph, attributes: Mapping[str, Attribute]) -> fx.GraphModule:
     for name, attribute in attributes.items():
         attach(graph_module, name, attribute)
     graph_module.graph = graph

@@ -89,8 +89,8 @@ class Assumptions:
         for answer in self.answers:
             lines.setdefault(answer.line, []).append(str(answer))
         return tuple(
-            f"the inputs' data decide at {line}: the program holds where that gives {_listed(values)}, and raises an "
-            "error elsewhere"
+            f"the inputs' data decide at {line}: this holds where that gives {_listed(values)}; programs and modules "
+            "raise an error elsewhere, files of other forms ask nothing"
             for line, values in lines.items()
         )
 

@@ -26,7 +26,7 @@ DATA_ADVICE = (
 )
 TYPE_ADVICE = (
     "register the class with torch.export.register_dataclass, or choose inputs with which the model takes and returns "
-    "tensors, tuples, lists and dicts only"
+    "tensors, tuples, lists and dicts only, such as use_cache=False for language models of transformers"
 )
 ADVICE = (
     (("data-dependent", "DataDependent", "unbacked"), DATA_ADVICE),

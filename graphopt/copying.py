@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from graphopt.assembly import Attribute, assemble, attach, drop_code, named_attributes
+from graphopt.assembly import Attribute, assemble_in_order, attach, drop_code, named_attributes
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class GraphCopy:
         for attribute in self.attributes.values():
             if isinstance(attribute.value, fx.GraphModule):
                 _drop_codes(attribute.value)
-        return assemble(self.graph, self.attributes, self.class_name)
+        return assemble_in_order(self.graph, self.attributes, self.class_name)
 
 
 def copy_graph(graph_module: fx.GraphModule) -> GraphCopy:

@@ -61,6 +61,14 @@ class InputCheck:
         if found is not None:
             self._ask(found)
 
+    def ask_named(self, given: Mapping[str, Any]) -> None:
+        """Ask the same of the arguments of a call, in the order in which they were captured.
+
+        Raises:
+            GraphoptError: The data decide otherwise.
+        """
+        self._ask(self._leaves(given))
+
     def compare(self, found: list[Any]) -> None:
         """Compare the flat inputs of a call, in the order of the placeholders.
 

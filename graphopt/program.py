@@ -156,7 +156,7 @@ class Program:
             GraphoptError: The inputs' data make the model's code go another way than when it was captured.
         """
         if self.assumptions is not None:
-            self._input_check().ask(self.graph_module, args, kwargs)
+            self.input_check().ask(self.graph_module, args, kwargs)
         return self.graph_module(*args, **kwargs)
 
     def wider_example(self) -> ExampleInputs:
@@ -188,10 +188,11 @@ class Program:
         module = copy_graph(self.graph_module).assemble()
         write_code(module)
         if check_inputs:
-            module.register_forward_pre_hook(self._input_check(), with_kwargs=True)
+            module.register_forward_pre_hook(self.input_check(), with_kwargs=True)
         return module
 
-    def _input_check(self) -> InputCheck:
+    def input_check(self) -> InputCheck:
+        """Return what refuses calls for which the graph would silently compute something else."""
         leaves = ExampleInputs(self.args, dict(self.kwargs)).leaves()
         return InputCheck(self.graph_module, leaves, self.assumptions)
 

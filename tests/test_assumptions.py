@@ -46,8 +46,8 @@ def test_one_note_a_line() -> None:
     same = assumptions(*(Answer(value, None, LINE) for value in (1, 2, 2, 3, 4, 5)))
     (note,) = same.notes()
     assert note == (
-        f"the inputs' data decide at {LINE}: the program holds where that gives 1, 2, 3, 4 and 1 more, and raises an "
-        "error elsewhere"
+        f"the inputs' data decide at {LINE}: this holds where that gives 1, 2, 3, 4 and 1 more; programs and "
+        "modules raise an error elsewhere, files of other forms ask nothing"
     )
 
 

@@ -67,9 +67,8 @@ def test_inputs_that_decide_otherwise_are_refused_with_the_line(function) -> Non
 def test_notes_name_line_and_answer() -> None:
     program = capture(Flexible(trimmed), (torch.randn(2, 6, 4), ONES))
     where = f"{__file__}:{line_of(trimmed, 'length = ')}: length = int(mask.sum(1).max())"
-    assert program.notes == (
-        f"the inputs' data decide at {where}: the program holds where that gives 6, and raises an error elsewhere",
-    )
+    text = f"the inputs' data decide at {where}: this holds where that gives 6; programs and modules raise an error "
+    assert program.notes == (f"{text}elsewhere, files of other forms ask nothing",)
     assert program.notes[0] in str(program)
 
 

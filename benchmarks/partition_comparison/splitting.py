@@ -113,12 +113,15 @@ class Table:
         except GraphoptError as error:
             return Split(self.model, devices, way, None, None, None, taken, str(error))
         seconds: defaultdict[int, float] = defaultdict(float)
+        spent: dict[str, float] = {}  # of what any device computes, once: constants and sizes belong to none
         for segment in phase.segments:
-            seconds[segment.device] += sum(self.costs.of(name.partition("_on_")[0]) for name in segment.nodes)
+            own = {name: self.costs.of(name.partition("_on_")[0]) for name in segment.nodes}
+            seconds[segment.device] += sum(own.values())
+            spent.update((name.partition("_on_")[0], cost) for name, cost in own.items())
         for edge in phase.edges:
             seconds[edge.target] += self.link.seconds(edge.size_bytes)
         slowest = max(seconds.values())
-        return Split(self.model, devices, way, slowest, self.costs.total() / slowest, phase.size_bytes, taken, note)
+        return Split(self.model, devices, way, slowest, sum(spent.values()) / slowest, phase.size_bytes, taken, note)
 
     def _block_starts(self, coarse: Coarsening) -> list[int]:
         """1 for an item in which a block begins.

@@ -15,9 +15,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from graphopt.errors import GraphoptError
-
-WIDTH = 1000
-"""Columns that a table may take where it is not written to a terminal, so that every entry stays on one line."""
+from graphopt.report.uncut import WIDEST, show
 
 FAILED = 1
 INTERRUPTED = 130
@@ -95,13 +93,13 @@ class Screen:
             *renderables: It for people.
         """
         self._stop_progress()
-        width = None if self._out.isatty() or "COLUMNS" in os.environ else WIDTH
+        width = None if self._out.isatty() or "COLUMNS" in os.environ else WIDEST
         console = Console(file=self._out, width=width, highlight=False)
         if self._as_json:
             console.out(json.dumps(document, indent=2, allow_nan=False), highlight=False)
             return
         for renderable in renderables:
-            console.print(renderable)
+            show(console, renderable)
 
     def _stop_progress(self) -> None:
         if self._progress is not None:

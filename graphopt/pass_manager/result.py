@@ -12,6 +12,7 @@ from graphopt.errors import ModuleRestoreError
 from graphopt.pass_manager.base import PassReport
 from graphopt.plan import Plan, PlanSource
 from graphopt.program import Program
+from graphopt.restoring.asking import let_ask
 from graphopt.restoring.pretrained import Saved, save_pretrained
 from graphopt.restoring.restore import restore
 from graphopt.rewrite.optimizer_state import Kind, slice_optimizer
@@ -72,9 +73,9 @@ class Result:
         """Return an ordinary module that computes what the program computes; it shares no tensor with the user's model.
 
         Given the model, it is a new instance of the user's class with smaller layers and repaired attributes, and has
-        tensors of its own. Without it, it is the graph over the program's own tensors: training it trains the result,
-        all of its programs, and what a `CacheSession` runs and what `save` and `export_onnx` then write has the trained
-        weights.
+        tensors of its own; what the program asks about its inputs' data it asks too. Without it, it is the graph over
+        the program's own tensors: training it trains the result, all of its programs, and what a `CacheSession` runs
+        and what `save` and `export_onnx` then write has the trained weights.
 
         Args:
             model: The model that was captured; it is left as it is.
@@ -85,7 +86,8 @@ class Result:
             ModuleRestoreError: The user's class cannot say what the program does.
         """
         if model is not None:
-            return restore(_only(self.programs), model).module
+            program = _only(self.programs)
+            return let_ask(restore(program, model).module, program)
         held = self.program.parameters
         module = self.program.module(check_inputs=check_inputs)
         for program in self.programs.values():

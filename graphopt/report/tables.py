@@ -13,6 +13,7 @@ from graphopt.pass_manager.result import Report
 from graphopt.plan import Plan
 from graphopt.report.benchmark import Benchmark
 from graphopt.report.figures import figure, share, short
+from graphopt.report.uncut import UncutTable
 
 EXAMPLES = 3
 """How many of the things that a reason freezes, or that a pass refused, are named in a table."""
@@ -91,7 +92,7 @@ def labelled(label: str, lines: Iterable[str]) -> Iterator[Text]:
 
 def make_table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
     """Return an empty table with columns of words on the left and of figures on the right."""
-    table = Table(title=Text(title), box=box.SIMPLE_HEAD, title_justify="left")
+    table = UncutTable(title=Text(title), box=box.SIMPLE_HEAD, title_justify="left")
     for name in left:
         table.add_column(name, overflow="fold")
     for name in right:

@@ -28,6 +28,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:index_reduce:UserWarning")
 
 PROVED = sorted(name for name, rule in rule_table().items() if rule.sample is not None)
 FREEZING = sorted(name for name, rule in rule_table().items() if rule.freezes)
+OF_CAPTURES = {"graphopt.opaque.default"}
+"""Operators that only a capture can call: `tests/test_whole_parts.py` asks for their reasons."""
 
 
 def test_every_rule_has_a_sample_or_freezes() -> None:
@@ -117,7 +119,7 @@ def every_dim(output: Output) -> list[Dim]:
     return [dim for item in items for dim in (every_dim(item) if isinstance(item, list) else [item])]
 
 
-@pytest.mark.parametrize("target", FREEZING)
+@pytest.mark.parametrize("target", [name for name in FREEZING if name not in OF_CAPTURES])
 def test_nothing_is_left_free_by_a_rule_that_freezes(target: str) -> None:
     algebra, facts = Algebra(), Facts()
     call = fake_call(target, algebra, facts)

@@ -79,6 +79,18 @@ def test_an_earlier_result_is_replaced_as_a_whole(
     assert (names(tmp_path), texts(tmp_path / "out")) == (["out"], {"a": "3"})
 
 
+def test_a_folder_that_may_not_be_written_to_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "result"
+    save(target, first="old")
+    allowed = os.access
+    # Root may write everywhere, so that the mode alone would show nothing.
+    monkeypatch.setattr(os, "access", lambda path, mode, **how: Path(path) != target and allowed(path, mode, **how))
+    with pytest.raises(ExportError, match=r"may not be written to: allow it \(chmod u\+w\)"):
+        save(target, first="new")
+    assert texts(target) == {"first": "old"}
+    assert names(tmp_path) == ["result"]
+
+
 def test_an_empty_folder_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     save(tmp_path / "out", a="1")

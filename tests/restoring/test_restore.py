@@ -234,3 +234,29 @@ def test_what_a_module_keeps_of_earlier_calls_is_forgotten() -> None:
     assert restored.blocks[0].mixer.slopes.shape == (2,)
     assert [tuple(one.shape) for one in restored.blocks[0].mixer.made.values()] == [(2, 1, 6)]
     assert [tuple(one.shape) for one in model.blocks[0].mixer.made.values()] == [(4, 1, 6)]
+
+
+class Tied(nn.Module):
+    """A head that reads the table of the tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.inner, self.outer = nn.Embedding(20, 16), nn.Linear(16, 32), nn.Linear(32, 16)
+        self.head = nn.Linear(16, 20, bias=False)
+        self.head.weight = self.table.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.table(tokens)
+        out: Tensor = self.head(x + self.outer(torch.relu(self.inner(x))))
+        return out
+
+
+def test_a_trained_result_with_tied_weights_comes_back() -> None:
+    model, tokens = seeded(Tied), torch.randint(0, 20, (2, 5))
+    result = graphopt.optimize(model, (tokens,), passes=HALF)
+    module = result.module()
+    module(tokens).sum().backward()
+    torch.optim.SGD(module.parameters(), lr=0.1).step()
+    own = result.module(model)
+    assert own.head.weight is own.table.weight
+    torch.testing.assert_close(own(tokens), module(tokens))
