@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from graphopt.capture_failure import summary
 from graphopt.dependency.axes import Algebra
 from graphopt.dependency.registry import find_rule
 from graphopt.dependency.terms import Dim, Leaf, Reason, dim_size, leaves
 from graphopt.dependency.ties import Facts, Ties, shape_of
+from graphopt.errors import GraphoptError
 from graphopt.program import Program
 from graphopt.values import is_number
 from graphopt.wiring import node_line
@@ -153,6 +155,11 @@ class Analysis:
         except (ValueError, IndexError, TypeError, KeyError) as error:
             self._give_up(node, ties.reason(f"the coupling rule does not fit ({error})"))
             return
+        except AttributeError as error:
+            raise GraphoptError(
+                f"the coupling rule of {rule.target} raises {summary(error)}; a rule is given a Ties and returns "
+                "dimensions, as docs/rules.md tells"
+            ) from error
         self._check_shape(node)
 
     def _inherit(self, node: fx.Node, sources: Sequence[fx.Node]) -> None:

@@ -190,7 +190,7 @@ class Ties:
         return self._algebra.split(dim, inner)
 
     def cut(self, dim: Dim, position: int) -> tuple[Dim, Dim]:
-        """Cut a dimension before ``position``; an empty side is None-sized ``()`` only in the caller's care."""
+        """Cut a dimension before ``position`` into two, neither of which may be empty."""
         return self._algebra.cut(dim, position)
 
     def resolve(self, dim: Dim) -> Dim:
