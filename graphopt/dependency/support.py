@@ -299,7 +299,8 @@ class Support:
             for holder in holders:
                 self.may[holder] = union(self.may.get(holder, {}), self.may[node])
                 self.void.discard(holder)
-            target = next((self._analysis.sources[item] for item in holders if item.op == "placeholder"), None)
+            handed = (item for item in holders if item.op == "placeholder" and item in self._analysis.sources)
+            target = next((self._analysis.sources[item] for item in handed), None)
 
     def _aliases(self, node: fx.Node) -> Aliases:
         module = node.graph.owning_module

@@ -348,3 +348,23 @@ def test_what_only_feeds_an_ignored_state_is_read_by_the_others() -> None:
     zero(model.state.weight[:, 2], [0, 2, 3])  # index 2 feeds state 1 alone ...
     zero(model.head.weight, [1], dim=1)  # ... which the head ignores, but the other states do not
     assert kept(model, TOKENS[:, 0]) == {}
+
+
+class WritesToItsInput(nn.Module):
+    """Takes the mean off its input where that lies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x -= 0.5
+        out: Tensor = self.last(torch.relu(self.first(x)))
+        return out
+
+
+def test_an_input_that_is_written_to() -> None:
+    model = WritesToItsInput()
+    for tensor in (model.first.weight, model.first.bias):
+        zero(tensor.data, [1, 4])
+    assert kept(model, torch.randn(3, 4)) == {"first.weight:0": (0, 2, 3, 5)}

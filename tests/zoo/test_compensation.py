@@ -18,6 +18,7 @@ SPEC = "prune-channels{ratio=0.5,importance=random,compensate=exact}"
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # what the libraries warn of is theirs
 @pytest.mark.parametrize("entry", CHOSEN)
 def test_every_statistic_counts_what_was_removed(entry: Entry) -> None:
     program = graphopt.capture(*entry.build())

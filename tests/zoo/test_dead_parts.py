@@ -32,6 +32,7 @@ def is_finite(program: graphopt.Program) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # what the libraries warn of is theirs
 @pytest.mark.parametrize("entry", CHOSEN)
 @torch.no_grad()
 def test_dead_parts(entry: Entry) -> None:
