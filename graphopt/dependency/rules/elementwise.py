@@ -229,7 +229,6 @@ coupling_rule("aten.div.Tensor_mode", sample=Sample(lambda x, y: torch.div(4 * x
     division
 )
 coupling_rule("aten.floor_divide.default", sample=Sample(lambda x, y: torch.floor_divide(4 * x, y), TWO))(division)
-coupling_rule("aten.floor_divide_.Tensor", sample=Sample(lambda x, y: (4 * x).floor_divide_(y), TWO))(division)
 coupling_rule("aten.fmod.Tensor", sample=Sample(torch.fmod, TWO))(division)
 coupling_rule("aten.remainder.Tensor", sample=Sample(torch.remainder, TWO))(division)
 coupling_rule("aten.div.Scalar", sample=Sample(lambda x: aten.div.Scalar(x, 1.5)), zeros="keeps")(unary)
