@@ -85,16 +85,21 @@ class InputCheck:
             self._assumptions.check({name: value for (name, _), value in zip(self._wanted, found, strict=True)})
 
     def _flat(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any] | None:
-        try:
-            bound = inspect.signature(module.forward).bind(*args, **kwargs).arguments
-        except TypeError:
-            return None
-        return self._leaves(bound)
+        bound = bound_arguments(module, args, kwargs)
+        return None if bound is None else self._leaves(bound)
 
     def _leaves(self, bound: Mapping[str, Any]) -> list[Any]:
         """The flat inputs of a call; mappings in the order of their keys when captured, whatever it is now."""
         values = list(bound.values())
         return flat_like(values, self._template) if len(values) == len(self._template) else pytree.tree_leaves(values)
+
+
+def bound_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the arguments of a call by name; None where they do not fit the signature."""
+    try:
+        return inspect.signature(module.forward).bind(*args, **kwargs).arguments
+    except TypeError:
+        return None
 
 
 def flat_like(values: Any, template: Any) -> list[Any]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.utils import _pytree as pytree
-from traced_models import Chosen, Experts, Flexible, Routed, RoutedNet, line_of
+from traced_models import EXPERTS, ROWS, Chosen, Experts, Flexible, Routed, RoutedNet, line_of
 
 import graphopt
 from graphopt.cost import cost
@@ -21,9 +21,6 @@ from graphopt.program import Program
 from graphopt.tracing import capture
 from graphopt.whole_parts import widened
 
-EXAMPLE = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
-EXPERTS = ["routed.0.experts", "routed.1.experts"]
-
 
 @pytest.fixture(scope="module")
 def model() -> RoutedNet:
@@ -33,7 +30,7 @@ def model() -> RoutedNet:
 
 @pytest.fixture(scope="module")
 def program(model: RoutedNet) -> Program:
-    return capture(model, (EXAMPLE,))
+    return capture(model, (ROWS,))
 
 
 def pruned(program: Program, **context: object) -> graphopt.Result:
@@ -51,7 +48,7 @@ def test_the_program_is_the_model_at_any_batch(model: RoutedNet, program: Progra
 
 
 def test_it_runs_the_experts_that_its_own_data_choose(model: RoutedNet) -> None:
-    program = capture(model, (EXAMPLE[:, :1],))
+    program = capture(model, (ROWS[:, :1],))
     rows = torch.randn(60, 1, 8)
     chosen = {int(model.routed[0].router(row).argmax()) for row in rows + model.down[0](model.up[0](rows).relu())}
     assert chosen == {0, 1, 2}
@@ -69,7 +66,7 @@ def test_the_innermost_modules_are_found_and_told(program: Program) -> None:
 
 def test_the_model_is_left_as_it_was(model: RoutedNet) -> None:
     before = [dict(vars(module)) for module in model.modules()]
-    capture(model, (EXAMPLE,))
+    capture(model, (ROWS,))
     after = [dict(vars(module)) for module in model.modules()]
     assert [list(held) for held in before] == [list(held) for held in after]
     assert not any("forward" in held for held in after)
@@ -91,7 +88,7 @@ def test_what_is_free_is_pruned_and_the_laws_hold(model: RoutedNet, program: Pro
     assert errors["mask equals slice"] < 1e-5
     assert errors["shapes"] == errors["replay"] == 0
     again = graphopt.Pipeline("prune-channels{ratio=0.5,importance=random}").run(
-        capture(model, (EXAMPLE,)), graphopt.PassContext(seed=0, verify=False)
+        capture(model, (ROWS,)), graphopt.PassContext(seed=0, verify=False)
     )
     x = torch.randn(3, 5, 8)
     assert torch.equal(result.program(x), again.program(x))
@@ -131,7 +128,7 @@ def test_the_users_class_comes_back(model: RoutedNet, program: Program) -> None:
 
 
 def test_two_captures_have_one_fingerprint_and_one_text(model: RoutedNet, program: Program) -> None:
-    again = capture(model, (EXAMPLE,))
+    again = capture(model, (ROWS,))
     assert again.source == program.source
     assert render(again.graph_module, "") == render(program.graph_module, "")
     assert "serial" not in str(program)
@@ -139,7 +136,7 @@ def test_two_captures_have_one_fingerprint_and_one_text(model: RoutedNet, progra
 
 @pytest.mark.parametrize("opaque", [(), ("routed.*",)])
 def test_saved_results_come_back_into_the_model(model: RoutedNet, tmp_path: Path, opaque: tuple[str, ...]) -> None:
-    result = pruned(capture(model, (EXAMPLE,), opaque=opaque))
+    result = pruned(capture(model, (ROWS,), opaque=opaque))
     result.save(tmp_path / "saved")
     loaded = graphopt.load(tmp_path / "saved", copy.deepcopy(model))
     x = torch.randn(3, 5, 8)
@@ -150,7 +147,7 @@ def test_copies_of_the_module_run(program: Program) -> None:
     module, x = program.module(), torch.randn(3, 5, 8)
     assert torch.equal(copy.deepcopy(module)(x), module(x))
     assert torch.equal(pickle.loads(pickle.dumps(module))(x), module(x))
-    assert torch.equal(capture(module, (EXAMPLE,))(x), module(x))
+    assert torch.equal(capture(module, (ROWS,))(x), module(x))
 
 
 def test_compiled_modules_run(program: Program) -> None:
@@ -185,7 +182,7 @@ def test_what_the_inputs_decide_is_still_asked() -> None:
     torch.manual_seed(0)
     model, mask = TrimmedNet(), torch.ones(2, 5, dtype=torch.long)
     mask[:, 4:] = 0
-    program = capture(model, (EXAMPLE, mask))
+    program = capture(model, (ROWS, mask))
     assert program.dynamic_batch
     assert whole_names(program.nodes()) == EXPERTS
     x, wider = torch.randn(6, 5, 8), torch.cat([mask] * 3)
@@ -225,7 +222,7 @@ def test_the_closest_module_around_with_sizes_of_its_own_is_kept() -> None:
 
 def test_a_model_of_which_nothing_would_be_left_is_refused() -> None:
     model = nn.Sequential(Routed())
-    assert widened(model.eval(), ExampleInputs((EXAMPLE,), {}), {"0": "why"}) == {}
+    assert widened(model.eval(), ExampleInputs((ROWS,), {}), {"0": "why"}) == {}
 
 
 # --------------------------------------------------------- how a part is called

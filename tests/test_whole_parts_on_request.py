@@ -3,15 +3,12 @@
 import pytest
 import torch
 from torch import nn
-from traced_models import Chosen, Flexible, RoutedNet
+from traced_models import EXPERTS, ROWS, Chosen, Flexible, RoutedNet
 
 from graphopt.errors import CaptureError
 from graphopt.opaque import whole_names
 from graphopt.tracing import capture
 from graphopt.whole_parts import asked_for, outermost
-
-EXAMPLE = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
-EXPERTS = ["routed.0.experts", "routed.1.experts"]
 
 
 @pytest.fixture(scope="module")
@@ -32,15 +29,15 @@ def test_modules_are_kept_whole_on_request() -> None:
 def test_a_request_without_data_takes_no_weights() -> None:
     with torch.device("meta"):
         model = RoutedNet()
-    program = capture(model, (EXAMPLE.to("meta"),), opaque=("*.experts",))
+    program = capture(model, (ROWS.to("meta"),), opaque=("*.experts",))
     assert program.dynamic_batch
     assert whole_names(program.nodes()) == EXPERTS
 
 
 def test_a_request_holds_without_answers_of_the_example(model: RoutedNet) -> None:
     with pytest.raises(CaptureError, match="cannot be captured as a graph"):
-        capture(model, (EXAMPLE,), specialise=False)
-    program = capture(model, (EXAMPLE,), specialise=False, opaque=("routed.?",))
+        capture(model, (ROWS,), specialise=False)
+    program = capture(model, (ROWS,), specialise=False, opaque=("routed.?",))
     assert whole_names(program.nodes()) == ["routed.0", "routed.1"]
 
 
@@ -60,7 +57,7 @@ def test_a_request_takes_code_that_no_graph_holds_for_another_reason() -> None:
 
 
 def test_what_was_asked_for_joins_what_was_found(model: RoutedNet) -> None:
-    program = capture(model, (EXAMPLE,), opaque=("up.0",))
+    program = capture(model, (ROWS,), opaque=("up.0",))
     assert whole_names(program.nodes()) == ["up.0", *EXPERTS]
     assert program.notes[1] == "kept whole: up.0, as capture was asked to"
 
@@ -68,12 +65,12 @@ def test_what_was_asked_for_joins_what_was_found(model: RoutedNet) -> None:
 @pytest.mark.parametrize("pattern", ["routed.9", "", "Routed*"])
 def test_patterns_that_match_nothing_are_refused(model: RoutedNet, pattern: str) -> None:
     with pytest.raises(CaptureError, match=r"matches no module inside RoutedNet, .* such as routed\.1\.experts"):
-        capture(model, (EXAMPLE,), opaque=(pattern,))
+        capture(model, (ROWS,), opaque=(pattern,))
 
 
 def test_a_text_is_not_several_patterns(model: RoutedNet) -> None:
     with pytest.raises(CaptureError, match=r"wanted several patterns; pass \('routed',\)"):
-        capture(model, (EXAMPLE,), opaque="routed")
+        capture(model, (ROWS,), opaque="routed")
 
 
 def test_modules_inside_of_others_need_no_mention(model: RoutedNet) -> None:

@@ -90,6 +90,13 @@ class RoutedNet(nn.Module):
         return self.head(x)
 
 
+ROWS = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
+"""Inputs of a RoutedNet."""
+
+EXPERTS = ["routed.0.experts", "routed.1.experts"]
+"""Its modules whose routes the weights decide."""
+
+
 def line_of(function, text: str) -> int:
     lines, start = inspect.getsourcelines(function)
     return start + next(place for place, line in enumerate(lines) if text in line)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from graphopt.input_check import InputCheck
+from graphopt.input_check import InputCheck, bound_arguments
 from graphopt.program import Program
 
 
@@ -33,12 +33,8 @@ class Asked:
         Raises:
             GraphoptError: the data decide otherwise.
         """
-        signature = inspect.signature(module.forward)
-        try:
-            given = signature.bind(*args, **kwargs).arguments
-        except TypeError:
-            return
-        for name, parameter in signature.parameters.items():
+        given = bound_arguments(module, args, kwargs) or {}
+        for name, parameter in inspect.signature(module.forward).parameters.items():
             if parameter.kind is parameter.VAR_KEYWORD:
                 given |= given.pop(name, {})
         if all(name in given for name in self._names):
