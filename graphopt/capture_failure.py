@@ -76,6 +76,15 @@ def explain_export(model: nn.Module, failure: Exception) -> CaptureError:
     )
 
 
+def explain_transform(model: nn.Module, where: str) -> CaptureError:
+    """Return the error for a model that calls a transform of torch.func, at a place such as " (file:line: code)"."""
+    return CaptureError(
+        f"{type(model).__name__} runs but cannot be captured as a graph: it calls a transform of torch.func, such as "
+        f"grad or jvp{where}; write its result as an expression there, or put that code into a module of its own, "
+        "which capture(..., opaque=[its name]) keeps whole"
+    )
+
+
 def summary(failure: Exception) -> str:
     """Return kind, first line, operator and source line of a failure, on one line."""
     first = next((line.strip() for line in str(failure).splitlines() if line.strip()), "no message")

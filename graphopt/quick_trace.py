@@ -21,14 +21,14 @@ from torch.utils import _pytree as pytree
 
 from graphopt.assembly import Attribute, named_attributes
 from graphopt.batch import Batch
-from graphopt.capture_failure import Attempt, summary
+from graphopt.capture_failure import Attempt, explain_transform, source_line, summary
 from graphopt.errors import CaptureError
 from graphopt.evaluation import Evaluator
 from graphopt.example_inputs import ExampleInputs
 from graphopt.origins import Origins
 from graphopt.preparation import prepared, quiet
 from graphopt.recorded_graph import RecordedGraph, Run
-from graphopt.recording import Recorder, Ref, Regions, UnrecordableError
+from graphopt.recording import Recorder, Ref, Regions, TransformError, UnrecordableError
 from graphopt.untouched import forget_results, untouched
 
 MOST_BY_CHANCE = 3
@@ -76,13 +76,18 @@ class _OneBatchError(CaptureError):
 def quick_capture(model: nn.Module, inputs: ExampleInputs) -> QuickCapture | None:
     """Trace a model in evaluation form, with a symbolic batch unless the model itself raises at another.
 
-    None where that does not go, for whatever reason.
+    None where that does not go, for whatever reason but one.
+
+    Raises:
+        CaptureError: The code calls a transform of torch.func that no graph holds.
     """
     wide, batched = inputs.with_batch()
     if not batched:
         return None
     with Attempt() as attempt, quiet(), prepared(model):
         return _freest(model, wide, batched)
+    if isinstance(attempt.failure, TransformError):
+        raise explain_transform(model, source_line(attempt.failure))
     if not isinstance(attempt.failure, _OneBatchError):
         return None
     with Attempt(), quiet(), prepared(model):

@@ -15,7 +15,6 @@ from torch.utils import _pytree as pytree
 from graphopt.capture_failure import FOREIGN, Attempt, code_line
 from graphopt.evaluation import Evaluator
 from graphopt.recording import (
-    UNWRITTEN,
     Call,
     Recorder,
     Ref,
@@ -99,11 +98,8 @@ class RealRecorder(Recorder):
         self.reads: list[Read] = []
         self._protected = {value.untyped_storage()._cdata for value, _ in known.values()}
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        """Write a call down and let it happen."""
-        kwargs = kwargs or {}
-        if func in UNWRITTEN:
-            return func(*args, **kwargs)
+    def write(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Write a call outside any transform down and let it happen."""
         require_recordable(func)
         func = aten.lift_fresh_copy.default if func is aten.lift_fresh.default else func
         args, kwargs = self.stood_in(args), {name: self.stood_in(value) for name, value in kwargs.items()}

@@ -32,6 +32,10 @@ class UnrecordableError(CaptureError):
     """The code does something that a plain list of calls does not hold; torch.export may know how to."""
 
 
+class TransformError(UnrecordableError):
+    """The code calls a transform of torch.func that is more than calls on whole tensors; nothing else knows how to."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ref:
     """A tensor, by its number in the order in which the tensors of a run came up."""
@@ -107,6 +111,14 @@ class Recorder(ProxyTorchDispatchMode):
         kwargs = kwargs or {}
         if func in UNWRITTEN:
             return func(*args, **kwargs)
+        if torch._C._functorch.peek_interpreter_stack() is None:
+            return self.write(func, args, kwargs)
+        require_only_vmap(func)
+        with Mapped(self):
+            return func(*args, **kwargs)
+
+    def write(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Write a call outside any transform down and answer it."""
         require_recordable(func)
         literal = args[0] if func is aten.lift_fresh.default else None
         if literal is not None:
@@ -244,12 +256,21 @@ def require_recordable(func: Any) -> None:
     """Refuse a call that a list of calls does not hold.
 
     Raises:
-        UnrecordableError: It happens inside a transform, or changes the sizes of a tensor that is there already.
+        UnrecordableError: It changes the sizes of a tensor that is there already.
     """
-    if torch._C._functorch.peek_interpreter_stack() is not None:
-        raise UnrecordableError(f"{func} is called inside a transform of torch.func")
     if torch.Tag.inplace_view in func.tags and func is not aten.detach_.default:
         raise UnrecordableError(f"{func} changes the sizes of a tensor that is there already")
+
+
+def require_only_vmap(func: Any) -> None:
+    """Refuse a call inside a transform that is more than the same calls on whole tensors.
+
+    Raises:
+        TransformError: It happens inside `torch.func.grad`, `jvp` or the like.
+    """
+    for interpreter in torch._C._functorch.get_interpreter_stack() or ():
+        if interpreter.key() != torch._C._functorch.TransformType.Vmap:
+            raise TransformError(f"{func} is called inside a transform of torch.func that is not vmap")
 
 
 def refs_in(value: Any) -> Iterator[Ref]:
@@ -277,6 +298,20 @@ def written_to(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Ite
 def _is_factory(func: Any) -> bool:
     """Tell whether an operator makes new tensors: alone these may be asked for pinned memory."""
     return any(argument.name == "pin_memory" for argument in func._schema.arguments)
+
+
+class Mapped(TorchDispatchMode):
+    """Writes down what `torch.vmap` makes of an operator: calls on whole tensors, below the level of the transform."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        TorchDispatchMode.__init__(self, None)
+        self.recorder = recorder
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        """Write a call down and answer it."""
+        if func in UNWRITTEN:
+            return func(*args, **(kwargs or {}))
+        return self.recorder.write(func, args, kwargs or {})
 
 
 class Regions(PreDispatchTorchFunctionMode):

@@ -10,8 +10,7 @@ from torch.func import functional_call
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from graphopt.assembly import Attribute, named_attributes
-from graphopt.capture_failure import Attempt, explain_export, explain_raise, summary
-from graphopt.errors import CaptureError
+from graphopt.capture_failure import Attempt, explain_export, explain_raise, explain_transform, summary
 from graphopt.example_inputs import ExampleInputs, carries, with_plain_signature
 from graphopt.preparation import prepared, quiet
 from graphopt.values import is_symbolic
@@ -69,10 +68,7 @@ def refuse_transforms(model: nn.Module, graph_module: fx.GraphModule) -> None:
     for node in walk(graph_module):
         if getattr(node.target, "__module__", "") == "torch._functorch.predispatch":
             where = node_line(node)
-            raise CaptureError(
-                f"{type(model).__name__} runs but cannot be captured as a graph: it calls a transform of torch.func, "
-                f"such as vmap{f' ({where})' if where else ''}; write the operation for the whole batch there"
-            )
+            raise explain_transform(model, f" ({where})" if where else "")
 
 
 def user_tensors(model: nn.Module, exported: ExportedProgram) -> dict[str, Attribute]:

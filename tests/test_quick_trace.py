@@ -178,7 +178,6 @@ REFUSED = {
     "another graph at another batch": lambda self, x: self.linear(x) if len(x) == 2 else x,
     "a number that grows otherwise": lambda self, x: self.linear(x) * len(x) ** 0.5,
     "a size that grows otherwise": lambda self, x: torch.cat([self.linear(x), self.table[None]]),
-    "a transform": lambda self, x: torch.func.vmap(self.linear)(x),
     "sizes changed in place": lambda self, x: self.linear(x).unsqueeze_(0),
     "a loop over rows": lambda self, x: sum(self.linear(row) for row in x),
     "an object": lambda self, x: (self.linear(x), operator),

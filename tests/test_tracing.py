@@ -275,16 +275,3 @@ def test_unregistered_classes_say_what_to_do() -> None:
 def test_no_module_bears_the_name_of_a_public_function() -> None:
     assert not hasattr(graphopt.tracing, "__path__")
     assert callable(graphopt.tracing.capture)
-
-
-def test_transforms_of_torch_func_are_refused() -> None:
-    class Mapped(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.linear = nn.Linear(5, 3)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.func.vmap(self.linear)(x)
-
-    with pytest.raises(CaptureError, match=r"torch\.func, such as vmap .*test_tracing\.py:\d+\); write"):
-        capture(Mapped(), (torch.randn(3, 4, 5),))
