@@ -235,7 +235,7 @@ ROWS: tuple[Row, ...] = (
             "depth": 2,
             "axes_dim": [8, 8],
         },
-        _LATENT | {"attention_mask": lambda: torch.ones(2, 6, dtype=torch.bool)},
+        _LATENT | {"timestep": lambda: torch.rand(2), "attention_mask": lambda: torch.ones(2, 6, dtype=torch.bool)},
     ),
     ("qwen_image", "QwenImageTransformer2DModel", _QWEN | {"out_channels": 4}, _SHAPES),
     (
