@@ -12,6 +12,7 @@ from graphopt.errors import ExportError, ExportMismatchError
 from graphopt.exporters.onnx_model import OnnxModel
 from graphopt.exporters.runtime import OutputError, compare_output, run_session, session
 from graphopt.program import Program
+from graphopt.running import run_apart
 
 
 def verify_onnx(
@@ -62,8 +63,8 @@ def _running_batch(program: Program, built: OnnxModel, example: int) -> int:
     """Another batch size that the program itself runs at: twice the example's where rows go together."""
     for size in (other_batch(example, built), 2 * example):
         args, kwargs = resized(program, built, size)
-        with Attempt() as attempt, torch.no_grad():
-            program(*args, **kwargs)
+        with Attempt() as attempt:
+            run_apart(program, args, kwargs)
         if attempt.failure is None and (built.largest_batch is None or size <= built.largest_batch):
             return size
     return example
@@ -82,8 +83,7 @@ def _compare_alone(
 
 def _compare(program: Program, built: OnnxModel, opened: Any, size: int | None, tolerance: float) -> list[OutputError]:
     args, kwargs = resized(program, built, size)
-    with torch.no_grad():
-        expected = pytree.tree_leaves(program(*args, **kwargs))
+    expected = pytree.tree_leaves(run_apart(program, args, kwargs))
     leaves = pytree.tree_leaves((args, kwargs))
     found = run_session(opened, {port.name: leaves[port.position] for port in built.inputs})
     return [

@@ -18,6 +18,7 @@ from graphopt.exporters.onnx_graph import exportable
 from graphopt.exporters.onnx_names import name_axes, name_inputs, name_outputs, name_transposed, output_names
 from graphopt.exporters.onnx_scalars import keep_small_numbers
 from graphopt.program import Program
+from graphopt.running import run_apart
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -75,8 +76,7 @@ def build_onnx(program: Program, opset: int, dynamic: bool, properties: Mapping[
     """
     import onnx_ir
 
-    with torch.no_grad():
-        result = program(*program.args, **program.kwargs)
+    result = run_apart(program, program.args, program.kwargs)
     leaves = pytree.tree_leaves(result)
     kept = [position for position, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
     if not kept:
@@ -160,7 +160,7 @@ def _symbolic_axes(program: Program, leaves: list[Any]) -> Iterator[tuple[torch.
 
 def _converted(exported: ExportedProgram, opset: int) -> "ir.Model":
     try:
-        with quiet():
+        with quiet(), torch.no_grad():
             converted = torch.onnx.export(exported, opset_version=opset, dynamo=True, optimize=False, verbose=False)
             if converted is None:
                 raise ExportError("torch.onnx.export returned nothing")

@@ -77,11 +77,11 @@ def explain_export(model: nn.Module, failure: Exception) -> CaptureError:
 
 
 def explain_transform(model: nn.Module, where: str) -> CaptureError:
-    """Return the error for a model that calls a transform of torch.func, at a place such as " (file:line: code)"."""
+    """Return the error for a model that takes gradients when it runs, at a place such as " (file:line: code)"."""
     return CaptureError(
-        f"{type(model).__name__} runs but cannot be captured as a graph: it calls a transform of torch.func, such as "
-        f"grad or jvp{where}; write its result as an expression there, or put that code into a module of its own, "
-        "which capture(..., opaque=[its name]) keeps whole"
+        f"{type(model).__name__} runs but cannot be captured as a graph: it takes gradients of its own, by "
+        f"torch.autograd.grad or a transform of torch.func such as grad or jvp{where}; write its result as an "
+        "expression there, or put that code into a module of its own, which capture(..., opaque=[its name]) keeps whole"
     )
 
 

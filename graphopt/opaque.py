@@ -4,19 +4,16 @@ The operator takes tensors and gives tensors. What its code asks about their dat
 long as the sizes of what it gives follow from the sizes of what it takes.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from graphopt.parts import apart, part_of
+from graphopt.parts import apart, followed_by_autograd, part_of
 
 SERIAL = "serial"
 """The argument that says which part of this process is meant; it is another one in every capture."""
-
-_IN_PLACE = torch._C.DispatchKey.ADInplaceOrView
 
 
 def is_whole(node: fx.Node) -> bool:
@@ -45,8 +42,9 @@ def opaque(inputs: Sequence[Tensor], tensors: Sequence[Tensor], name: str, *, se
         serial: Its number in this process.
     """
     part = part_of(serial, name)
-    with apart():
-        return _in_memory_of_their_own(part.results(inputs, tensors), (*inputs, *tensors))
+    with apart(), followed_by_autograd():
+        results = [result.detach() for result in part.results(inputs, tensors)]
+    return _in_memory_of_their_own(results, (*inputs, *tensors))
 
 
 @opaque.register_fake
@@ -70,7 +68,7 @@ def opaque_gradients(
         serial: Its number in this process.
     """
     part = part_of(serial, name)
-    with apart(), _followed_by_autograd():
+    with apart(), followed_by_autograd(), torch.enable_grad():
         given = [_leaf(tensor) for tensor in (*inputs, *tensors)]
         results = part.results(given[: len(inputs)], given[len(inputs) :])
         pairs = [pair for pair in zip(results, gradients, strict=True) if pair[0].requires_grad]
@@ -93,16 +91,6 @@ def _gradients(pairs: Sequence[tuple[Tensor, Tensor]], wanted: Sequence[Tensor])
         return [torch.zeros_like(tensor) for tensor in wanted]
     results, gradients = zip(*pairs, strict=True)
     return list(torch.autograd.grad(results, wanted, gradients, materialize_grads=True))
-
-
-@contextmanager
-def _followed_by_autograd() -> Iterator[None]:
-    """Let autograd see what happens in the block, which it does not inside an operator."""
-    included, excluded = torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set()
-    for key in (torch._C.DispatchKey.AutogradCPU, torch._C.DispatchKey.AutogradOther, _IN_PLACE):
-        excluded = excluded.remove(key)
-    with torch._C._ForceDispatchKeyGuard(included, excluded), torch.enable_grad():
-        yield
 
 
 def _setup(ctx: Any, inputs: Any, keyword_only_inputs: Any, output: Any) -> None:

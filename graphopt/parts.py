@@ -19,6 +19,8 @@ from graphopt.untouched import untouched
 
 _Layout = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]
 _PARTS: dict[int, "Part"] = {}
+_KEY = torch._C.DispatchKey
+_AUTOGRAD = (_KEY.AutogradCPU, _KEY.AutogradCUDA, _KEY.AutogradOther, _KEY.ADInplaceOrView)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,13 +148,14 @@ class Part:
 
     def _run(self, inputs: Sequence[Tensor], tensors: Sequence[Tensor]) -> tuple[list[_Layout], int]:
         """Run the module on made-up tensors; return the layouts of what it gives, and its multiply-accumulates."""
-        from torch.utils.flop_counter import FlopCounterMode  # loads a compiler, which importing graphopt must not
+        # loads a compiler, which importing graphopt must not
+        from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode
 
         counter = FlopCounterMode(display=False)
         alone = untouched(self.shell.module)  # what the code keeps of made-up tensors is not for the next call
-        with Attempt() as attempt, alone, apart(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with Attempt() as attempt, alone, apart(), followed_by_autograd(), torch.random.fork_rng(devices=[]):
             held = [_made_up(tensor, alike=False) for tensor in tensors]
-            with counter:
+            with _FlopCounterMode(counter):  # the counter's own hooks on modules refuse code that takes gradients
                 first = self.results([_made_up(tensor, alike=False) for tensor in inputs], held)
             second = self.results([_made_up(tensor, alike=True) for tensor in inputs], held)
         if attempt.failure is not None:
@@ -195,6 +198,16 @@ def part_of(serial: int, name: str) -> Part:
 def apart() -> Iterator[None]:
     """Let nobody who follows operators see what happens in the block."""
     with torch._C.DisableTorchFunction(), _disable_current_modes(), torch._C._DisablePythonDispatcher():
+        yield
+
+
+@contextmanager
+def followed_by_autograd() -> Iterator[None]:
+    """Let autograd see what happens in the block, which it does not inside an operator: code may take gradients."""
+    included, excluded = torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set()
+    for key in _AUTOGRAD:
+        excluded = excluded.remove(key)
+    with torch._C._ForceDispatchKeyGuard(included, excluded):
         yield
 
 

@@ -22,10 +22,21 @@ LOUD = ("torch.export", "torch._subclasses.fake_tensor", "torch.fx.experimental.
 @contextmanager
 def prepared(model: nn.Module) -> Iterator[None]:
     """Put a model into evaluation form for a while; afterwards it is as it was."""
-    with untouched(model), torch.enable_grad(), _literals_beside(model):
+    with untouched(model), torch.enable_grad(), without_fast_path(), _literals_beside(model):
         for module in model.modules():
             module.training = False
         yield
+
+
+@contextmanager
+def without_fast_path() -> Iterator[None]:
+    """Let torch's encoder layers compute what they compute in training: the fast path gives zeros where padding is."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextmanager

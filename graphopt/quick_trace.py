@@ -21,14 +21,15 @@ from torch.utils import _pytree as pytree
 
 from graphopt.assembly import Attribute, named_attributes
 from graphopt.batch import Batch
-from graphopt.capture_failure import Attempt, explain_transform, source_line, summary
+from graphopt.capture_failure import Attempt, explain_raise, explain_transform, source_line, summary
+from graphopt.containers import make_known
 from graphopt.errors import CaptureError
 from graphopt.evaluation import Evaluator
 from graphopt.example_inputs import ExampleInputs
 from graphopt.origins import Origins
 from graphopt.preparation import prepared, quiet
 from graphopt.recorded_graph import RecordedGraph, Run
-from graphopt.recording import Recorder, Ref, Regions, TransformError, UnrecordableError
+from graphopt.recording import MixedTypesError, Recorder, Ref, Regions, TransformError, UnrecordableError
 from graphopt.untouched import forget_results, untouched
 
 MOST_BY_CHANCE = 3
@@ -76,16 +77,18 @@ class _OneBatchError(CaptureError):
 def quick_capture(model: nn.Module, inputs: ExampleInputs) -> QuickCapture | None:
     """Trace a model in evaluation form, with a symbolic batch unless the model itself raises at another.
 
-    None where that does not go, for whatever reason but one.
+    None where that does not go, for whatever reason but two.
 
     Raises:
-        CaptureError: The code calls a transform of torch.func that no graph holds.
+        CaptureError: The code calls a transform of torch.func that no graph holds, or multiplies tensors of two types.
     """
     wide, batched = inputs.with_batch()
     if not batched:
         return None
     with Attempt() as attempt, quiet(), prepared(model):
         return _freest(model, wide, batched)
+    if isinstance(attempt.failure, MixedTypesError):
+        raise explain_raise(model, attempt.failure)
     if isinstance(attempt.failure, TransformError):
         raise explain_transform(model, source_line(attempt.failure))
     if not isinstance(attempt.failure, _OneBatchError):
@@ -190,6 +193,7 @@ class Tracer:
                 stack.enter_context(origins.following())
             result = self.model(*args, **kwargs)
             self._require_same_buffers(recorder.recording.used)
+        make_known(result)
         outputs, self.out_spec = pytree.tree_flatten(result)
         strange = [leaf for leaf in outputs if not isinstance(leaf, (torch.Tensor, *_CONSTANT))]
         if strange:

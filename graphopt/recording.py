@@ -23,7 +23,21 @@ SET_GRADIENTS = torch._C._set_grad_enabled
 ENTER_AUTOCAST = torch.amp.autocast_mode._enter_autocast
 EXIT_AUTOCAST = torch.amp.autocast_mode._exit_autocast
 REGIONS = frozenset((SET_GRADIENTS, ENTER_AUTOCAST, EXIT_AUTOCAST))
+GRADIENTS = frozenset((torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward))
 UNWRITTEN = frozenset((torch.ops.prim.device.default, aten.size.default, aten.is_floating_point.default))
+
+_PRODUCTS = frozenset(
+    (
+        aten.linear.default,
+        aten.matmul.default,
+        aten.mm.default,
+        aten.bmm.default,
+        aten.addmm.default,
+        aten.baddbmm.default,
+        aten.scaled_dot_product_attention.default,
+    )
+)
+"""Operators that want operands of one type, which torch does not ask of stand-ins."""
 
 _NUMBER = "_graphopt_number"
 
@@ -34,6 +48,10 @@ class UnrecordableError(CaptureError):
 
 class TransformError(UnrecordableError):
     """The code calls a transform of torch.func that is more than calls on whole tensors; nothing else knows how to."""
+
+
+class MixedTypesError(UnrecordableError):
+    """The model raises on its inputs: a product of tensors of different types."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +144,8 @@ class Recorder(ProxyTorchDispatchMode):
         args, kwargs = self.stood_in(args), {name: self.stood_in(value) for name, value in kwargs.items()}
         if torch.Tag.data_dependent_output in func.tags:
             return self._computed(func, args, kwargs)
+        if func in _PRODUCTS:
+            require_one_type(func, args)
         refs = self.refs(args), {name: self.refs(value) for name, value in kwargs.items()}
         result = self.evaluator(func, args, kwargs)
         kept = self._shadow(result) if literal is not None or _is_factory(func) else result
@@ -262,6 +282,17 @@ def require_recordable(func: Any) -> None:
         raise UnrecordableError(f"{func} changes the sizes of a tensor that is there already")
 
 
+def require_one_type(func: Any, args: Sequence[Any]) -> None:
+    """Refuse a product of tensors of different types, which autocast alone makes one type.
+
+    Raises:
+        MixedTypesError: They are different.
+    """
+    types = dict.fromkeys(operand.dtype for operand in args[:3] if isinstance(operand, torch.Tensor))
+    if len(types) > 1 and not torch._C._is_any_autocast_enabled():
+        raise MixedTypesError(f"{func} found {' and '.join(map(str, types))}, wanted one type")
+
+
 def require_only_vmap(func: Any) -> None:
     """Refuse a call inside a transform that is more than the same calls on whole tensors.
 
@@ -322,7 +353,13 @@ class Regions(PreDispatchTorchFunctionMode):
         self.entered: list[Call] = []
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        """Call a function of torch, and write it down where it switches something."""
+        """Call a function of torch, and write it down where it switches something.
+
+        Raises:
+            TransformError: It is a gradient, which is made of tensors that no call gave.
+        """
+        if func in GRADIENTS:
+            raise TransformError(f"{func.__name__} is called by the model's own code")
         if func not in REGIONS:
             return func(*args, **(kwargs or {}))
         if func is EXIT_AUTOCAST:

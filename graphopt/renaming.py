@@ -87,6 +87,15 @@ def _is_value(user: fx.Node) -> bool:
     return bool(user.target is operator.getitem and user.args[1] == 0)
 
 
+def _slope(node: fx.Node) -> None:
+    """`rrelu` in inference form has a slope: the middle of those that it draws in training."""
+    bound = arguments_of(node)
+    if not bound["training"]:
+        written = node.target is aten.rrelu_.default
+        leaky = aten.leaky_relu_.default if written else aten.leaky_relu.default
+        _set(node, leaky, node.args[0], (bound["lower"] + bound["upper"]) / 2)
+
+
 _RULES: dict[Any, Callable[[fx.Node], None]] = {
     aten.view: _reshape,
     aten._unsafe_view: _reshape,
@@ -97,6 +106,8 @@ _RULES: dict[Any, Callable[[fx.Node], None]] = {
     aten.unsafe_split: _split,
     aten.tensor_split: _split,
     aten.narrow: _narrow,
+    aten.rrelu: _slope,
+    aten.rrelu_: _slope,
     aten.max: _extreme,
     aten.min: _extreme,
     aten.to: _cast,

@@ -1,5 +1,6 @@
 """torch.export with a symbolic batch where the model allows it, and with the example's batch where it does not."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch.func import functional_call
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from graphopt.assembly import Attribute, named_attributes
+from graphopt.batch import SPREAD
 from graphopt.capture_failure import Attempt, explain_export, explain_raise, explain_transform, summary
 from graphopt.example_inputs import ExampleInputs, carries, with_plain_signature
 from graphopt.preparation import prepared, quiet
@@ -111,6 +113,9 @@ def _dynamic(model: nn.Module, inputs: ExampleInputs) -> Export | str:
         program = _export_batched(model, wide, [place for place in batched if place not in fixed])
     if isinstance(program, str):
         return program
+    branch = _branch_on_batch(program)
+    if branch is not None:
+        return branch
     return Export(program, wide, True, tuple(f"input {name!r} keeps its {rows} rows" for name in fixed.values()))
 
 
@@ -125,6 +130,24 @@ def _export_batched(model: nn.Module, inputs: ExampleInputs, batched: list[int])
         stand_in = with_plain_signature(model, inputs)
         return torch.export.export(stand_in, inputs.args, dict(inputs.kwargs), strict=False, dynamic_shapes=shapes)
     return summary(attempt.failed())
+
+
+def _branch_on_batch(program: ExportedProgram) -> str | None:
+    """Return why the code asked something of its sizes that does not hold at a larger batch; None where all does."""
+    sizes = [size for node in program.graph.find_nodes(op="placeholder") for size in _symbolic_sizes(node)]
+    wider = {size.node.expr: SPREAD * size.node.hint for size in sizes if size.node.expr.is_Symbol}
+    for guard in sizes[0].node.shape_env.guards if sizes else ():
+        if str(guard.expr.xreplace(wider)) == "False":
+            rows = sizes[0].node.hint
+            return f"the model's code goes another way at batch {SPREAD * rows} than at {rows}"
+    return None
+
+
+def _symbolic_sizes(node: fx.Node) -> list[torch.SymInt]:
+    """Return the sizes of a node's value that are symbols."""
+    value = node.meta.get("val")
+    sizes: Sequence[Any] = value.shape if isinstance(value, torch.Tensor) else ()
+    return [size for size in sizes if isinstance(size, torch.SymInt)]
 
 
 def _fixed_inputs(program: ExportedProgram, batched: list[int]) -> dict[int, str]:

@@ -136,6 +136,12 @@ def test_narrow_becomes_slice() -> None:
     assert arguments(program, "slice.Tensor") == [(1, 3, 5)]
 
 
+@pytest.mark.parametrize("inplace", [False, True])
+def test_slopes_that_are_drawn_in_training_are_their_mean(inplace: bool) -> None:
+    program = check(lambda self, x: nn.functional.rrelu(self.linear(x), 0.1, 0.4, self.training, inplace))
+    assert arguments(program, "leaky_relu.default") == [(0.25,)]
+
+
 @pytest.mark.parametrize(("name", "plain"), [("max", "amax"), ("min", "amin")])
 def test_extremes_without_their_places_are_statistics(name: str, plain: str) -> None:
     program = check(lambda self, x: getattr(torch, name)(self.linear(x), 1, keepdim=True)[0] + 1)

@@ -250,6 +250,9 @@ def test_objects_that_may_hold_tensors_are_refused() -> None:
         def __init__(self, held: torch.Tensor) -> None:
             self.held = held
 
+        def __reduce__(self) -> str:
+            return "Box"
+
     class Opened(nn.Module):
         def __init__(self) -> None:
             super().__init__()

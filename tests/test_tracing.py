@@ -1,4 +1,3 @@
-import dataclasses
 from collections import OrderedDict
 
 import pytest
@@ -260,16 +259,25 @@ def test_a_branch_on_values_is_named_with_its_line(capfd: pytest.CaptureFixture[
     assert capfd.readouterr().err == ""
 
 
-@dataclasses.dataclass
-class Unregistered:
-    a: torch.Tensor
+class Sealed:
+    """Is copied in a way of its own: nothing tells which tensors it holds."""
+
+    def __init__(self, held: torch.Tensor) -> None:
+        self.held = held
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return seal, (self.held,)
 
 
-def test_unregistered_classes_say_what_to_do() -> None:
-    with pytest.raises(CaptureError, match=r"Unregistered.*register the class with torch.export.register_dataclass"):
-        capture(Flexible(lambda self, x: Unregistered(self.linear(x))), (torch.randn(2, 4),))
-    with pytest.raises(CaptureError, match=r"Unregistered.*register the class with torch.export.register_dataclass"):
-        capture(Flexible(lambda self, x: self.linear(x.a)), (Unregistered(torch.randn(2, 4)),))
+def seal(held: torch.Tensor) -> Sealed:
+    return Sealed(held)
+
+
+def test_classes_that_copying_cannot_take_apart_say_what_to_do() -> None:
+    with pytest.raises(CaptureError, match=r"Sealed.*register the class with torch.export.register_dataclass"):
+        capture(Flexible(lambda self, x: Sealed(self.linear(x))), (torch.randn(2, 4),))
+    with pytest.raises(CaptureError, match=r"Sealed.*register the class with torch.export.register_dataclass"):
+        capture(Flexible(lambda self, x: self.linear(x.held)), (Sealed(torch.randn(2, 4)),))
 
 
 def test_no_module_bears_the_name_of_a_public_function() -> None:

@@ -17,9 +17,11 @@ def random_like(tensor: Tensor, generator: torch.Generator) -> Tensor:
     """A random tensor with the mean and the spread of the given one; a constant one gets a spread of its own.
 
     Args:
-        tensor: any floating-point tensor; a constant matrix is drawn with a variance of one over its fan-in.
+        tensor: any floating-point or complex tensor; a constant matrix is drawn with a variance of one over its fan-in.
         generator: source of randomness on the CPU.
     """
+    if tensor.is_complex():
+        return torch.view_as_complex(random_like(torch.view_as_real(tensor.detach()).contiguous(), generator))
     noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float32).to(tensor.device)
     values = tensor.detach().float()
     mean, spread = values.mean(), values.std(correction=0)
@@ -44,7 +46,7 @@ def random_parameters(tensors: Mapping[str, Tensor], seed: int, *, masks: bool =
         key = tensor_key(tensor)
         if key not in made:
             drawn = isinstance(tensor, nn.Parameter) or (masks and _is_mask(tensor))
-            drawn = drawn and tensor.is_floating_point() and bool(tensor.numel())
+            drawn = drawn and (tensor.is_floating_point() or tensor.is_complex()) and bool(tensor.numel())
             made[key] = random_like(tensor, generator) if drawn else tensor.detach()
         out[name] = made[key]
     return out

@@ -24,8 +24,16 @@ def duplicate(model: nn.Module) -> nn.Module:
             if isinstance(leaf, Tensor):
                 memo[id(leaf)] = leaf
     with Attempt() as attempt:
-        return copy.deepcopy(model, memo)
+        return _in_the_mode_of(model, copy.deepcopy(model, memo))
     raise ModuleRestoreError(
         f"the model cannot be copied: {summary(attempt.failed())}; take that out of it, or use result.module(), the "
         "graph form"
     ) from attempt.failure
+
+
+def _in_the_mode_of(model: nn.Module, copied: nn.Module) -> nn.Module:
+    """Train or evaluate each module as its original does: a module that copies itself may start anew in training."""
+    for original, module in zip(model.modules(), copied.modules(), strict=False):
+        if module.training != original.training:
+            module.train(original.training)
+    return copied

@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from graphopt.capture_failure import TORCH
 from graphopt.example_inputs import ExampleInputs
+from graphopt.preparation import without_fast_path
 from graphopt.restoring.tracked import Size, TrackedInt, watching
 from graphopt.values import tensors_in
 
@@ -194,7 +195,7 @@ def record(model: nn.Module, inputs: ExampleInputs, recorder: Recorder) -> Any:
     for name, module in model.named_modules():
         _watch(name, module, recorder)
     inputs = inputs.map_tensors(torch.clone)
-    with torch.enable_grad(), torch.random.fork_rng(devices=[]), watching(recorder.compared):
+    with torch.enable_grad(), without_fast_path(), torch.random.fork_rng(devices=[]), watching(recorder.compared):
         torch.manual_seed(0)
         with recorder:
             return model(*inputs.args, **inputs.kwargs)

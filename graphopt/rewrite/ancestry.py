@@ -115,7 +115,9 @@ def _base(origin: Program, lineage: Lineage) -> Program:
 
 
 def _same(now: Tensor, kept: Tensor) -> bool:
-    return now is kept or (not now.is_meta and torch.equal(torch.nan_to_num(now), torch.nan_to_num(kept)))
+    return now is kept or (
+        not now.is_meta and torch.equal(torch.nan_to_num(now.detach()), torch.nan_to_num(kept.detach()))
+    )
 
 
 def _restored(now: Tensor, name: str, made_up: Remedies) -> Tensor:

@@ -121,6 +121,7 @@ class _Total:
         for name, parameter in parameters.items():
             require_values(name, parameter, "parameter")
         self._keys = {name: tensor_key(parameter) for name, parameter in parameters.items()}
+        self._complex = {name for name, tensor in program.parameters.items() if tensor.is_complex()}
         # Tied names share a key, so the last of them gives the leaf of all.
         self._leaves = {key: parameters[name].detach().requires_grad_() for name, key in self._keys.items()}
         self._sums = {key: torch.zeros_like(leaf, dtype=_wide(leaf)) for key, leaf in self._leaves.items()}
@@ -134,7 +135,8 @@ class _Total:
         memo: dict[int, Tensor] = {}
         module = self._program.graph_module
         tensors = {name: clone_tensor(buffer, memo) for name, buffer in module.named_buffers(remove_duplicate=False)}
-        tensors.update({name: self._leaves[key] for name, key in self._keys.items()})
+        leaves = ((name, self._leaves[key]) for name, key in self._keys.items())
+        tensors |= {name: torch.view_as_complex(leaf) if name in self._complex else leaf for name, leaf in leaves}
         try:
             return call_batch(lambda *args, **kwargs: functional_call(module, tensors, args, kwargs), batch)
         except (TypeError, ValueError, RuntimeError) as error:

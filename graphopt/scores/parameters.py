@@ -15,10 +15,12 @@ NORMALISATIONS = frozenset(
 def scored_parameters(program: Program) -> dict[str, Tensor]:
     """Return the floating-point parameters by name, tied names included, detached over the same storage.
 
-    Buffers, such as running statistics, and tensor constants follow the parameters they belong to and are not scored.
+    Complex ones are given as real ones with a last dimension of two. Buffers, such as running statistics, and tensor
+    constants follow the parameters they belong to and are not scored.
     """
     found = program.graph_module.named_parameters(remove_duplicate=False)
-    return {name: parameter.detach() for name, parameter in found if parameter.is_floating_point()}
+    real = ((name, torch.view_as_real(one) if one.is_complex() else one) for name, one in found)
+    return {name: parameter.detach() for name, parameter in real if parameter.is_floating_point()}
 
 
 def normalisation_weights(program: Program) -> frozenset[str]:

@@ -44,6 +44,11 @@ def test_negative_padding_keeps_the_axis(around: Axes) -> None:
     assert around(lambda x: F.pad(x, (-1, 2))) == {}
 
 
+@pytest.mark.parametrize("mode", ["constant", "replicate"])
+def test_padding_by_nothing_keeps_no_axis(around: Axes, mode: str) -> None:
+    assert around(lambda x: F.pad(x, (0, 0, 1, 1), mode)) == {"enter.weight:0": 6}
+
+
 def test_every_interpolation_lets_channels_pass(analysed: Callable[..., DependencyGraph]) -> None:
     class Everything(nn.Module):
         def __init__(self) -> None:

@@ -35,6 +35,15 @@ class Counted(Chosen):
         return self.second(left).sum(0) + self.second(right.relu()).sum(0)
 
 
+class Regrouped(Chosen):
+    """The tokens that a mask marks, as many in every row: the rows are told apart again, and the last one is read."""
+
+    def forward(self, x: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+        rows = x.reshape(2, 3, 8)
+        hidden = self.first(rows).relu()[where.reshape(2, 3).bool(), :]
+        return self.second(hidden.view(2, -1, hidden.shape[-1])[:, -1])
+
+
 X = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
 WHERE = torch.tensor([1, 0, 1, 1, 0, 1])
 
@@ -60,3 +69,12 @@ def test_parts_of_unknown_sizes_leave_the_other_dimensions_free() -> None:
     graph = graphopt.DependencyGraph(graphopt.capture(Counted(), (X, WHERE, torch.tensor([1, 3]))))
     assert graph.analysis.failures == {}
     assert widths(graph) == HIDDEN
+
+
+def test_rows_of_an_unknown_size_are_regrouped_beside_a_free_width() -> None:
+    program = graphopt.capture(Regrouped(), (X, WHERE), specialise=False)
+    graph = graphopt.DependencyGraph(program)
+    assert graph.analysis.failures == {}
+    assert widths(graph) == HIDDEN
+    result = graphopt.Pipeline("prune-channels{ratio=0.5,importance=random}").run(program)
+    assert {check.law: check.error for check in graphopt.verify(program, result).checks}["mask equals slice"] < 1e-4

@@ -8,6 +8,7 @@ from scores.models import Context, Net, Tied, images, program_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from graphopt import PassContext, optimize
 from graphopt.errors import PreconditionError
 from graphopt.program import Program
 from graphopt.scores import Batch, Gradients, below_share_of_highest, collect_gradients
@@ -262,3 +263,35 @@ def test_scores_on_a_gpu_are_those_of_the_cpu() -> None:
     assert torch.equal(torch.cuda.get_rng_state(), state)
     for name, value in found.sums.items():
         torch.testing.assert_close(value.cpu(), expected.sums[name], rtol=1e-3, atol=1e-4)
+
+
+class Waves(nn.Module):
+    """Complex layers with a real one between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Linear(4, 6, dtype=torch.cfloat), nn.Linear(6, 2, dtype=torch.cfloat)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.enter(torch.complex(x, 2 * x))
+        return self.leave(torch.complex(x.real.relu(), x.imag.relu())).abs()
+
+
+def test_gradients_of_complex_weights_are_pairs() -> None:
+    torch.manual_seed(0)
+    model, batch = Waves(), torch.randn(5, 4)
+    found = collect_gradients(program_of(model, batch), Context(calibration=[batch], loss=mean_square)).sums
+    for name, gradient in eager_gradients(model, batch).items():
+        torch.testing.assert_close(found[name], torch.view_as_real(gradient))
+
+
+@pytest.mark.parametrize("importance", ["magnitude", "l1", "taylor"])
+def test_complex_layers_are_pruned(importance: str) -> None:
+    torch.manual_seed(0)
+    model, batch = Waves(), torch.randn(5, 4)
+    with torch.no_grad():
+        model.enter.weight[1::2] *= 1e-3j
+        model.enter.bias[1::2] *= 1e-3
+    context = PassContext(calibration=[batch], loss=mean_square)
+    result = optimize(model, (batch,), passes=f"prune-channels{{ratio=0.5,importance={importance}}}", context=context)
+    assert list(result.plan.kept.values()) == [(0, 2, 4)]

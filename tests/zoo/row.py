@@ -50,7 +50,8 @@ class Row:
         offered: Share of a person's channels that are offered.
         regrouped: That share where groups of a GroupNorm may change their members; None where it is the same.
         frozen: The most frequent reasons, of what a person would prune and graphopt does not offer.
-        laws: Error of each law that was checked.
+        laws: Largest error of each law that was checked.
+        alone: How many axes were proved by themselves besides; None where that was not tried.
         own_class: Why the user's own class does not come back; empty where it does, None where it was not tried.
         onnx: Largest error of ONNX Runtime; None where it was not tried or there is no file.
         onnx_refused: Why there is no file; empty where there is, or where it was not tried.
@@ -69,6 +70,7 @@ class Row:
     regrouped: float | None = None
     frozen: dict[str, int] = field(default_factory=dict)
     laws: dict[str, float] = field(default_factory=dict)
+    alone: int | None = None
     own_class: str | None = None
     onnx: float | None = None
     onnx_refused: str = ""
@@ -80,15 +82,17 @@ class Row:
         return asdict(self)
 
 
-def try_entry(entry: Entry, *, onnx: bool) -> Row:
+def try_entry(entry: Entry, *, onnx: bool, alone: bool = False) -> Row:
     """Capture, analyse, prune half of every axis, prove it, and take the user's own class back.
 
     Args:
         entry: The architecture.
         onnx: Also export the result and compare ONNX Runtime with torch.
+        alone: Also prove every axis by itself.
     """
     row = Row(entry.name, entry.library)
-    steps: tuple[Callable[[_Trial, Row], None], ...] = (_prune, _offer, _prove, _own_class, *([_onnx] if onnx else []))
+    steps: list[Callable[[_Trial, Row], None]] = [_prune, _offer, _prove_alone if alone else _prove, _own_class]
+    steps += [_onnx] * onnx
     try:
         model, args, kwargs = entry.build()
         model = deployed(model, args, kwargs)
@@ -157,14 +161,21 @@ def _offer(trial: _Trial, row: Row) -> None:
         row.failure = row.failure or f"{best:.0%} of the channels are offered, wanted {ENOUGH:.0%}"
 
 
-def _prove(trial: _Trial, row: Row) -> None:
+def _prove(trial: _Trial, row: Row, *, alone: bool = False) -> None:
     assert trial.program is not None
     assert trial.result is not None
-    report = graphopt.verify(trial.program, trial.result)
-    row.laws = {check.law: check.error for check in report.checks}
+    report = graphopt.verify(trial.program, trial.result, per_axis=alone)
+    for check in report.checks:
+        row.laws[check.law] = max(check.error, row.laws.get(check.law, 0.0))
+    if alone:
+        row.alone = sum(check.detail.endswith(" alone") for check in report.checks)
     error = row.laws.get("mask equals slice", math.inf)
     if not error < TOLERANCE:
         row.failure = row.failure or f"mask equals slice: error {error:.1e}"
+
+
+def _prove_alone(trial: _Trial, row: Row) -> None:
+    _prove(trial, row, alone=True)
 
 
 def _own_class(trial: _Trial, row: Row) -> None:

@@ -70,6 +70,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--onnx-every", type=int, default=4, metavar="N", help="compare every Nth in ONNX Runtime; 0: none"
     )
+    parser.add_argument(
+        "--alone-every", type=int, default=5, metavar="N", help="prove each axis of every Nth by itself; 0: of none"
+    )
     parser.add_argument("--out", type=Path, help="write the table into this Markdown file")
     parser.add_argument("--json", type=Path, help="write the rows into this file")
     options = parser.parse_args(arguments)
@@ -106,8 +109,9 @@ def _tried(place: int, entry: Entry, options: argparse.Namespace) -> Row:
     if time.monotonic() > options.end:
         return Row(entry.name, entry.library, f"not tried in {options.minutes:g} minutes")
     onnx = bool(options.onnx_every) and place % options.onnx_every == 0
+    alone = bool(options.alone_every) and place % options.alone_every == 0
     ours, theirs = FORKED.Pipe(duplex=False)
-    process = FORKED.Process(target=_work, args=(entry, onnx, theirs), daemon=True)
+    process = FORKED.Process(target=_work, args=(entry, onnx, alone, theirs), daemon=True)
     process.start()
     theirs.close()
     row = _answer(ours, process, Row(entry.name, entry.library), options.limit)
@@ -129,11 +133,11 @@ def _answer(ours: Connection, process: multiprocessing.process.BaseProcess, row:
     return row
 
 
-def _work(entry: Entry, onnx: bool, answer: Connection) -> None:
+def _work(entry: Entry, onnx: bool, alone: bool, answer: Connection) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     with Path(os.devnull).open("w") as nowhere:
         sys.stdout = sys.stderr = nowhere
-        answer.send(try_entry(entry, onnx=onnx).to_dict())
+        answer.send(try_entry(entry, onnx=onnx, alone=alone).to_dict())
 
 
 if __name__ == "__main__":

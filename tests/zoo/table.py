@@ -16,6 +16,7 @@ HEAD = (
     "left",
     "offered",
     "mask = slice",
+    "alone",
     "own class",
     "ONNX",
     "capture s",
@@ -32,12 +33,15 @@ def summary(rows: Sequence[Row]) -> str:
     tried = [row for row in rows if row.own_class is not None]
     back = [row for row in tried if row.own_class == ""]
     exported = [row for row in rows if row.onnx is not None]
+    alone = [row.alone for row in rows if row.alone is not None]
     seconds = sorted(row.prune_seconds for row in rows if row.nodes)
     lines = [f"{len(passing)} of {len(built)} models pass; {_by_library(built)}"]
     if len(built) < len(rows):
         lines.append(f"{len(rows) - len(built)} more families of the registries, which no general rule builds small")
     if offered:
         lines.append(f"offered: median {median(offered):.1%}, smallest {offered[0]:.1%}")
+    if alone:
+        lines.append(f"mask equals slice: {sum(alone)} axes of {len(alone)} models also by themselves")
     if tried:
         lines.append(f"own class: {len(back)} of {len(tried)} ({len(back) / len(tried):.0%}) come back")
     refused = sum(bool(row.onnx_refused) for row in rows)
@@ -85,6 +89,7 @@ _LEGEND = """\
   of a GroupNorm straddle a concatenation.
 * **mask = slice**: largest error of the first law, all units at once, on random parameters, on the separable twin where
   a statistic runs over the axis. Shapes at two batch sizes and replay of the plan are checked with it.
+* **alone**: how many axes were proved by themselves besides, for the models where it was tried.
 * **own class**: whether `result.module(model)` gives the user's class back, equal to the graph.
 * **ONNX**: largest error of ONNX Runtime against torch, for the models where it was tried; "no" where there is no file.
 * **capture s**, **prune s**: CPU seconds; the second is capture, analysis, scores, allocation and rewrite."""
@@ -108,6 +113,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"{row.left / max(row.parameters, 1):.0%}",
         f"{_offered(row):.0%}{mark}",
         "-" if error is None else f"{error:.0e}",
+        "-" if row.alone is None else str(row.alone),
         {None: "-", "": "yes"}.get(row.own_class, "no"),
         f"{row.onnx:.0e}" if row.onnx is not None else "no" if row.onnx_refused else "-",
         f"{row.capture_seconds:.2f}",

@@ -17,13 +17,15 @@ def test_the_page_says_which_command_wrote_it() -> None:
 def test_a_row_of_a_model_that_passes_and_of_one_that_cannot() -> None:
     found = {known.name: known for known in entries("peer_failures")}
     stuck = entry("one_layer", "peer_failures", lambda: nn.Linear(4, 3), tensors(normal(2, 4)))
-    rows = [try_entry(tried, onnx=False) for tried in (found["patch_merging"], stuck)]
+    rows = [try_entry(tried, onnx=False, alone=True) for tried in (found["patch_merging"], stuck)]
     assert rows[0].failure == ""
     assert rows[0].own_class == ""
     assert rows[0].left < rows[0].parameters / 2
+    assert rows[0].alone
     assert "no axis of Linear may be pruned" in rows[1].failure
     text = page(rows, "make zoo", 60)
     assert "1 of 2 models pass" in text
+    assert f"{rows[0].alone} axes of 1 models also by themselves" in text
     assert "| one_layer | - |" in text
 
 

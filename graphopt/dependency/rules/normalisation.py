@@ -123,9 +123,9 @@ def group_norm(t: Ties) -> Dims:
     zeros="any",
 )
 def weight_norm(t: Ties) -> Dims:
-    """``v`` scaled to the norm ``g``: one norm for each index of dimension ``dim``."""
+    """``v`` scaled to the norm ``g``: one norm for each index of dimension ``dim``, or a single one for all of it."""
     dims, scale = t.dims("v"), t.dims("g")
-    for dim, other in zip(dims, scale, strict=True):
+    for dim, other in zip(dims, scale, strict=bool(scale)):
         if other:
             t.tie(dim, other)
     t.spare("v", [axis for axis, other in enumerate(scale) if other])

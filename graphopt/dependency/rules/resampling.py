@@ -107,6 +107,8 @@ def padded(t: Ties) -> Dims:
     for pair in range(0, len(bakes), 2):
         axis = len(dims) - 1 - pair // 2
         sides = amounts[pair : pair + 2]
+        if tuple(sides) == (0, 0):
+            continue
         free = constant and all(isinstance(side, int) and side >= 0 for side in sides)
         if not free or all_frozen(dims[axis]):
             t.freeze(dims[axis], PADDED)
@@ -135,8 +137,11 @@ def bordered(name: str) -> Callable[[Ties], Dims]:
     """A rule for padding by what lies at a border: the padded dimensions stay."""
 
     def state(t: Ties) -> Dims:
-        dims, shape = t.dims("self"), t.out_shape
-        for axis in range(len(dims) - len(t[name]) // 2, len(dims)):
+        dims, shape, amounts = t.dims("self"), t.out_shape, t[name]
+        for axis in range(len(dims) - len(amounts) // 2, len(dims)):
+            pair = 2 * (len(dims) - 1 - axis)
+            if tuple(amounts[pair : pair + 2]) == (0, 0):
+                continue
             t.freeze(dims[axis], PADDED)
             dims[axis] = t.frozen(shape[axis], PADDED)
         return dims

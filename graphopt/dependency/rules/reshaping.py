@@ -10,17 +10,23 @@ import torch
 
 from graphopt.dependency.registry import Sample, coupling_rule
 from graphopt.dependency.terms import dim_size
-from graphopt.dependency.ties import Dims, Ties
+from graphopt.dependency.ties import UNBACKED_SIZE, Dims, Ties
 from graphopt.known import make_known
 
 aten = torch.ops.aten
 EMPTY = "a value without elements is regrouped"
+UNTOLD = "a value is regrouped whose size only the data tell"
 
 
 def regrouped(t: Ties, name: str | None) -> Dims:
     """Row-major regrouping; ``name`` is the argument that holds the sizes."""
     dims = t.dims("self")
-    out = t.regroup(dims, t.out_shape) if math.prod(t.out_shape) else _without_elements(t, dims)
+    if not math.prod(t.out_shape):
+        out = _without_elements(t, dims)
+    elif math.prod(t.sizes(dims)) != math.prod(t.out_shape):
+        out = _of_untold_size(t, dims)
+    else:
+        out = t.regroup(dims, t.out_shape)
     if name is not None:
         t.bake(name, out)
     return out
@@ -33,6 +39,16 @@ def _without_elements(t: Ties, dims: Dims) -> Dims:
     for dim in dims[len(out) :]:
         t.freeze(dim, EMPTY)
     return out + [t.frozen(size, EMPTY) for size in t.out_shape[len(out) :]]
+
+
+def _of_untold_size(t: Ties, dims: Dims) -> Dims:
+    """Stand-ins for sizes that only the data tell do not multiply up: what is equal from the right on is the same."""
+    pairs = zip(reversed(dims), reversed(t.out_shape), strict=False)
+    same = itertools.takewhile(lambda pair: dim_size(pair[0]) == pair[1] != UNBACKED_SIZE, pairs)
+    kept = [dim for dim, _ in same][::-1]
+    for dim in dims[: len(dims) - len(kept)]:
+        t.freeze(dim, UNTOLD)
+    return [t.frozen(size, UNTOLD) for size in t.out_shape[: len(t.out_shape) - len(kept)]] + kept
 
 
 coupling_rule("aten.reshape.default", sample=Sample(lambda x: x.reshape(-1, 3, 4, 5), ((12, 5),)), zeros="keeps")(
@@ -157,7 +173,8 @@ def repeat_interleave(t: Ties) -> Dims:
     if t["dim"] is None:
         dims = t.regroup(dims, [math.prod(t.shape("self"))])
     axis = t.axis("dim", len(dims))
-    count = t.fresh(int(t["repeats"]))
+    (times,) = t.numbers("repeats")
+    count = t.fresh(times)
     t.mark(count, "repeat")
     t.bake("repeats", count)
     dims[axis] = dims[axis] + count
