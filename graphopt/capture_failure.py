@@ -103,6 +103,12 @@ def source_line(failure: BaseException) -> str:
     return f" ({code_line(own[-1].filename, own[-1].lineno)})"
 
 
+def raised_by_statement(failure: BaseException) -> bool:
+    """Tell whether code outside torch raised an exception on purpose, by `raise` or `assert`."""
+    frame = traceback.extract_tb(failure.__traceback__)[-1]
+    return not frame.filename.startswith(FOREIGN) and (frame.line or "").startswith(("raise ", "assert ", "assert("))
+
+
 def code_line(filename: str, number: int) -> str:
     """Return "file:line: code", without the code where there is no such file."""
     code = linecache.getline(filename, number).strip()

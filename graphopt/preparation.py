@@ -22,7 +22,7 @@ LOUD = ("torch.export", "torch._subclasses.fake_tensor", "torch.fx.experimental.
 @contextmanager
 def prepared(model: nn.Module) -> Iterator[None]:
     """Put a model into evaluation form for a while; afterwards it is as it was."""
-    with untouched(model), torch.enable_grad(), without_fast_path(), _literals_beside(model):
+    with untouched(model), torch.enable_grad(), without_fast_path(), uncompiled(), _literals_beside(model):
         for module in model.modules():
             module.training = False
         yield
@@ -37,6 +37,12 @@ def without_fast_path() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
+
+
+def uncompiled() -> AbstractContextManager[object]:
+    """Let parts of a model that torch.compile made faster run as they were written."""
+    loaded = "torch._dynamo" in sys.modules  # what is not loaded compiled nothing, and takes seconds to load
+    return torch.compiler.set_stance("force_eager") if loaded else nullcontext()
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from torch._export.utils import _compiling_state_context
 from graphopt.assembly import assemble
 from graphopt.assumptions import Answer, Assumptions, repeated
 from graphopt.batch import SPREAD, Batch, UnjoinableError
-from graphopt.capture_failure import Attempt
+from graphopt.capture_failure import Attempt, raised_by_statement
 from graphopt.example_inputs import ExampleInputs
 from graphopt.preparation import prepared, quiet
 from graphopt.quick_trace import Traced, Tracer, constant_leaf, is_same, join, modes_kept
@@ -75,9 +75,9 @@ def decided_by_weights(model: nn.Module, inputs: ExampleInputs) -> dict[str, str
         questions = _Questions(tracer, Batch.new(1), (run, run), (tracer.reads, tracer.reads))
         found: dict[str, str] = {}
         for read in tracer.reads:
-            why = questions.refusal(read)
-            if why is not None:
-                found.setdefault(read.module, why)
+            why = None if read.module in found else questions.refusal(read)
+            if why is not None and not questions.is_check(read):
+                found[read.module] = why
         return found
     return {}
 
@@ -199,9 +199,8 @@ class _Questions:
         """Tell whether another answer leads to other calls; where it only leads to a warning, nobody has to ask."""
         if type(read.value) is not bool:
             return True
-        self._tracer.lied_about = read.key
         with Attempt():
-            return not _is_same_run(self._runs[0], self._tracer.run(self._batch.low))
+            return not _is_same_run(self._runs[0], self._lied_about(read))
         return True
 
     def _depends_on_inputs(self, read: Read) -> bool:
@@ -211,9 +210,27 @@ class _Questions:
             UnrecordableError: The weights have a say in it, or chance.
         """
         why = self.refusal(read)
-        if why is not None:
-            raise UnrecordableError(why)
-        return bool(self._operands(read, self._calls(read)) & set(self._inputs))
+        if why is None:
+            return bool(self._operands(read, self._calls(read)) & set(self._inputs))
+        if self.is_check(read):
+            return False
+        raise UnrecordableError(why)
+
+    def is_check(self, read: Read) -> bool:
+        """Tell whether the code itself raises where the answer is another one: a graph takes that to hold."""
+        if type(read.value) is not bool:
+            return False
+        with Attempt() as attempt:
+            self._lied_about(read)
+        return attempt.failure is not None and raised_by_statement(attempt.failure)
+
+    def _lied_about(self, read: Read) -> Run:
+        """Run the model once more, and answer a question with the opposite."""
+        self._tracer.lied_about = read.key
+        try:
+            return self._tracer.run(self._batch.low)
+        finally:
+            self._tracer.lied_about = None
 
     def refusal(self, read: Read) -> str | None:
         """Return why a question cannot be asked again at every call; None where it can."""

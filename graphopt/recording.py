@@ -6,16 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.fx.experimental.proxy_tensor import (
-    CONSTANT_NUMEL_LIMIT,
-    PreDispatchTorchFunctionMode,
-    ProxyTorchDispatchMode,
-)
-from torch.utils import _pytree as pytree
+from torch.fx.experimental.proxy_tensor import PreDispatchTorchFunctionMode, ProxyTorchDispatchMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from graphopt.errors import CaptureError
 from graphopt.evaluation import Evaluator
+from graphopt.flex import written_out
+from graphopt.written_numbers import WrittenNumbers, run_unseen
 
 aten = torch.ops.aten
 
@@ -121,7 +118,7 @@ class Recorder(ProxyTorchDispatchMode):
         self.recording = Recording()
         self._known = dict(known)
         self._count = 0
-        self._numbers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._numbers = WrittenNumbers()
         self._checks: set[Ref] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
@@ -152,10 +149,10 @@ class Recorder(ProxyTorchDispatchMode):
         self.recording.calls.append(Call(func, *refs, kept, self.number_all(result), self.origin()))
         if func is aten._is_all_true.default:
             self._checks.add(result.__dict__[_NUMBER])
-        if literal is not None and literal.numel() <= CONSTANT_NUMEL_LIMIT and not literal.is_meta:
-            self._numbers[id(result)] = (result, literal)
-        elif self._numbers:
-            self._follow_numbers(func, args, kwargs, result)
+        if literal is not None:
+            self._numbers.note(result, literal)
+        else:
+            self._numbers.follow(func, args, kwargs, result)
         return result
 
     @classmethod
@@ -236,40 +233,14 @@ class Recorder(ProxyTorchDispatchMode):
         """
         if self.is_check(args[0]):
             return True
-        real = self._real((args, kwargs))
+        real = self._numbers.of((args, kwargs))
         if real is None:
             raise UnrecordableError(f"{func} depends on the values of a tensor")
         return self.for_real(func, *real)
 
-    def _real(self, value: Any) -> Any:
-        """Return arguments with written out tensors for their stand-ins, None where there are other tensors."""
-        leaves, spec = pytree.tree_flatten(value)
-        if not all(id(leaf) in self._numbers for leaf in leaves if isinstance(leaf, torch.Tensor)):
-            return None
-        found = [self._numbers[id(leaf)][1] if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
-        return pytree.tree_unflatten(found, spec)
-
-    def _follow_numbers(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        """Compute for real what is made of written out tensors alone: the code may ask for its numbers later."""
-        leaves = pytree.tree_leaves((args, kwargs))
-        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-        if func is aten.detach_.default:
-            return
-        if func._schema.is_mutable:
-            for tensor in tensors:
-                self._numbers.pop(id(tensor), None)
-            return
-        small = isinstance(result, torch.Tensor) and result.numel() <= CONSTANT_NUMEL_LIMIT
-        if not tensors or not small or torch.Tag.nondeterministic_seeded in func.tags:
-            return
-        real = self._real((args, kwargs))
-        if real is not None:
-            self._numbers[id(result)] = (result, self.for_real(func, *real))
-
     def for_real(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Call an operator on ordinary tensors, unseen."""
-        with torch._C._DisableTorchDispatch():
-            return func(*args, **kwargs)
+        return run_unseen(func, args, kwargs)
 
 
 def require_recordable(func: Any) -> None:
@@ -361,7 +332,7 @@ class Regions(PreDispatchTorchFunctionMode):
         if func in GRADIENTS:
             raise TransformError(f"{func.__name__} is called by the model's own code")
         if func not in REGIONS:
-            return func(*args, **(kwargs or {}))
+            return written_out(func)(*args, **(kwargs or {}))
         if func is EXIT_AUTOCAST:
             args = (self.entered.pop(),)
         call = self.recorder.region(func, args)

@@ -173,6 +173,29 @@ def test_a_model_that_raises_at_another_batch_keeps_the_example_s() -> None:
     assert [tuple(value.shape) for value in values] == [(2, 6)]
 
 
+def test_numbers_of_a_written_out_table_are_followed() -> None:
+    def patterned(self: Around, x: torch.Tensor) -> torch.Tensor:
+        sizes = torch.tensor([[2, 3], [1, 6]])
+        high, wide = sizes[0]
+        sizes_left = sizes.prod(1).tolist()
+        return self.linear(x).reshape(-1, high.item(), wide.item()).flatten(1)[:, : sizes_left[1]] * int(sizes.max())
+
+    model, x = Around(patterned).eval(), torch.randn(2, 6)
+    quick = quick_capture(model, bind(model, (x,), {}))
+    assert quick is not None
+    assert quick.dynamic_batch
+
+
+def test_numbers_that_are_overwritten_are_not_followed() -> None:
+    def overwritten(self: Around, x: torch.Tensor) -> torch.Tensor:
+        sizes = torch.tensor([2, 3])
+        sizes[0] = 6
+        return self.linear(x).reshape(-1, sizes[0].item())
+
+    model = Around(overwritten).eval()
+    assert quick_capture(model, bind(model, (torch.randn(2, 6),), {})) is None
+
+
 REFUSED = {
     "an attribute's number": lambda self, x: self.linear(x) * self.table[0].item(),
     "another graph at another batch": lambda self, x: self.linear(x) if len(x) == 2 else x,
