@@ -9,7 +9,8 @@ from types import TracebackType
 from typing import Self
 
 import torch
-from torch import nn
+from torch import fx, nn
+from torch.nn.parameter import is_lazy
 
 from graphopt.errors import CaptureError
 
@@ -19,6 +20,9 @@ TORCH = f"{Path(torch.__file__).parent}/"
 FOREIGN = (TORCH, f"{Path(__file__).parent}/", f"{Path(sysconfig.get_paths()['stdlib'])}/")
 """Folders whose code is not the user's model."""
 
+RECURRENT = ("torch/nn/modules/rnn.py", "torch/nn/utils/rnn.py")
+"""Ends of the names of files that hold recurrent layers and their packed sequences."""
+
 DATA_ADVICE = (
     "the graph would depend on the values of a tensor; replace the Python branch or number taken from a tensor by "
     "torch.where, torch.cond or masking, or put that code into a module of its own, which capture(..., opaque=[its "
@@ -27,6 +31,11 @@ DATA_ADVICE = (
 TYPE_ADVICE = (
     "register the class with torch.export.register_dataclass, or choose inputs with which the model takes and returns "
     "tensors, tuples, lists and dicts only, such as use_cache=False for language models of transformers"
+)
+PACKED_ADVICE = (
+    "the recurrent layer is given a packed sequence, whose sizes the data decide; capture the model with its weights "
+    "and with specialise=True, or give the layer the padded tensor (what one direction puts out is the same up to the "
+    "end of each sequence)"
 )
 ADVICE = (
     (("data-dependent", "DataDependent", "unbacked"), DATA_ADVICE),
@@ -59,6 +68,35 @@ class Attempt:
     def failed(self) -> Exception:
         """Return the failure of a block that is known to have failed."""
         return self.failure or CaptureError("the block ended well")
+
+
+def require_module(model: object) -> None:
+    """Refuse what no capture begins with.
+
+    Raises:
+        CaptureError: It is no module, or one that is scripted, compiled, has no sizes yet, or names that a graph needs.
+    """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise CaptureError("the model is a ScriptModule, wanted the nn.Module it was scripted from; capture that one")
+    if not isinstance(model, nn.Module):
+        raise CaptureError(f"the model is a {type(model).__name__}, wanted an nn.Module; wrap it in one")
+    if "_orig_mod" in model._modules:
+        raise CaptureError("the model comes out of torch.compile, wanted the plain one; capture model._orig_mod")
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise CaptureError(
+                f"{name} is a ScriptModule, wanted the nn.Module it was scripted from; put that one into the model"
+            )
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(tensor):
+            raise CaptureError(f"{name} has no size yet; run the model once on the example, then capture it")
+    empty = fx.GraphModule(nn.Module(), fx.Graph())
+    taken = [name for name in {*model._parameters, *model._buffers, *model._modules} if hasattr(empty, name)]
+    if taken:
+        raise CaptureError(
+            f"{type(model).__name__} has {sorted(taken)}, names that a graph module keeps for itself; rename them in "
+            "the model and capture again"
+        )
 
 
 def explain_raise(model: nn.Module, failure: Exception) -> CaptureError:
@@ -125,7 +163,15 @@ def _chain(failure: BaseException) -> list[BaseException]:
     return chain
 
 
+def _is_in_recurrent_layer(failure: Exception) -> bool:
+    """Tell whether torch's recurrent layers, or its packing for them, fail: they do on what they unpack alone."""
+    frames = [frame for cause in _chain(failure) for frame in traceback.extract_tb(cause.__traceback__)]
+    return any(frame.filename.endswith(RECURRENT) for frame in frames)
+
+
 def _advice(failure: Exception) -> str:
+    if _is_in_recurrent_layer(failure):
+        return PACKED_ADVICE
     text = f"{type(failure).__name__} {failure}"
     for signs, advice in ADVICE:
         if any(sign in text for sign in signs):

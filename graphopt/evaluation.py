@@ -17,7 +17,7 @@ from torch.fx.immutable_collections import immutable_list
 from torch.utils import _pytree as pytree
 
 from graphopt.fakes import FakeMaker
-from graphopt.layouts import goes_direct, quick_layout
+from graphopt.layouts import goes_direct, packed_layouts, quick_layout
 
 MOST_LAYOUTS = 20_000
 """How many results are kept; all are forgotten when there are more."""
@@ -126,6 +126,9 @@ class Evaluator:
         layout = quick_layout(function, args, kwargs)
         if layout is not None:
             return self.new(*layout, tensors[0].device)
+        several = packed_layouts(function, args)
+        if several is not None:
+            return tuple(self.new(*layout, device) for layout, device in several)
         if goes_direct(function, tensors):
             return self._direct(function, args, kwargs, tensors[0].device)
         return function(*args, **kwargs)

@@ -6,17 +6,26 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._ops import HigherOrderOperator
+from torch._higher_order_ops.flex_attention import flex_attention
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 INDICES = ((0, None, None, None), (None, 0, None, None), (None, None, 0, None), (None, None, None, 0))
 """Which of batch, head, query and key a score's function is mapped over, from the outside in."""
 
 
-def written_out(func: Any) -> Callable[..., Any]:
-    """Return what computes the same as a function of torch in ordinary operators; most functions as they are."""
-    plain: Callable[..., Any] = func
-    return _attention if isinstance(func, HigherOrderOperator) and func.name() == "flex_attention" else plain
+def write_out_for(kind: type[TorchDispatchMode]) -> None:
+    """Let recorders of a class write the operators down that attention with a user's scores is made of.
+
+    Args:
+        kind: A class of modes; torch looks for the class itself, not for those that it derives from.
+    """
+
+    def in_operators(mode: TorchDispatchMode, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, Tensor]:
+        with mode:
+            return _attention(*args, **kwargs)
+
+    flex_attention.py_impl(kind)(in_operators)
 
 
 class _Places(TorchFunctionMode):

@@ -14,6 +14,17 @@ Layout = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]
 """Sizes, strides and type of a tensor."""
 
 
+PACKED = (
+    aten._pack_padded_sequence.default,
+    aten._pad_packed_sequence.default,
+    aten.lstm.data,
+    aten.gru.data,
+    aten.rnn_tanh.data,
+    aten.rnn_relu.data,
+)
+"""Operators on packed sequences."""
+
+
 def quick_layout(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Layout | None:
     """Return the layout of the new tensor that an operator gives, None where torch has to be asked."""
     rule = _RULES.get(function)
@@ -21,6 +32,30 @@ def quick_layout(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     if isinstance(first, list | tuple) and first:
         first = first[0]
     return None if rule is None or not _is_plain(first) else rule(args, kwargs)
+
+
+def packed_layouts(function: Any, args: tuple[Any, ...]) -> list[tuple[Layout, torch.device]] | None:
+    """Return the layouts of what an operator on packed sequences gives, with the devices; None for any other one.
+
+    How many rows are packed the data decide: they are counted as if every sequence were as long as the longest.
+    """
+    if function not in PACKED:
+        return None
+    first, cpu = args[0], torch.device("cpu")
+    if function is aten._pack_padded_sequence.default:
+        rows, steps = first.shape[0] * first.shape[1], first.shape[1 if args[2] else 0]
+        data = _contiguous((rows, *first.shape[2:]), first.dtype)
+        return [(data, first.device), (_contiguous((steps,), torch.int64), cpu)]
+    if function is aten._pad_packed_sequence.default:
+        count, steps = first.shape[0] // args[1].shape[0], max(args[4], args[1].shape[0])
+        sizes, strides, dtype = _contiguous((steps, count, *first.shape[1:]), first.dtype)
+        if args[2]:
+            sizes, strides = ((value[1], value[0], *value[2:]) for value in (sizes, strides))
+        return [((sizes, strides, dtype), first.device), (_contiguous((count,), torch.int64), cpu)]
+    states = args[2] if isinstance(args[2], list | tuple) else [args[2]]
+    width = states[0].shape[-1] * (2 if args[8] else 1)
+    shapes = [(first.shape[0], width), *(tuple(state.shape) for state in states)]
+    return [(_contiguous(shape, first.dtype), first.device) for shape in shapes]
 
 
 def goes_direct(function: Any, tensors: Sequence[torch.Tensor]) -> bool:

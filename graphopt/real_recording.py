@@ -14,6 +14,8 @@ from torch.utils import _pytree as pytree
 
 from graphopt.capture_failure import FOREIGN, Attempt, code_line
 from graphopt.evaluation import Evaluator
+from graphopt.flex import write_out_for
+from graphopt.layouts import PACKED
 from graphopt.recording import (
     Call,
     Recorder,
@@ -116,7 +118,7 @@ class RealRecorder(Recorder):
         if twins is None and torch.Tag.dynamic_output_shape in func.tags:
             return self._constant_of(func, args, kwargs)
         result = self.for_real(func, args, kwargs)
-        twins = self._hold(result, twins)
+        twins = self._hold(result, twins, most=func in PACKED or self._counts_most((args, kwargs)))
         self.recording.calls.append(Call(func, *refs, twins, self.number_all(result), self.origin()))
         if func is aten._is_all_true.default:
             self._checks.add(self.refs(result))
@@ -185,6 +187,8 @@ class RealRecorder(Recorder):
         if func is aten.masked_select.default:
             mask = self.recorded(aten.expand_as.default, (args[1], args[0]), {})
             return self._at(args[0], [mask])
+        if func is aten._pack_padded_sequence.default:
+            return self._packed(*args)
         if func is aten.index.Tensor and any(map(_is_mask, args[1])):
             return self._at(*args)
         if func in _REPEATS and kwargs.get("output_size") is None:
@@ -202,6 +206,16 @@ class RealRecorder(Recorder):
         """Index a tensor, with masks among the indices written as places."""
         places = [column for index in indices for column in (self._columns(index) if _is_mask(index) else (index,))]
         return self.recorded(aten.index.Tensor, (tensor, places), {})
+
+    def _packed(self, padded: torch.Tensor, lengths: torch.Tensor, batch_first: bool) -> tuple[Any, Any]:
+        """Pack sequences; how many of them go on at a step is told by their lengths, whatever they hold."""
+        pack = aten._pack_padded_sequence.default
+        with torch._C._DisableTorchDispatch():
+            longest = int(lengths.max())
+        self._ask(aten.max.default, (lengths,), self.evaluator.new((), (), lengths.dtype, lengths.device), longest)
+        data, _ = self.recorded(pack, (padded, lengths, batch_first), {})
+        bare = self.recorded(aten.zeros.default, ([*padded.shape[:2], 1],), {"device": padded.device})
+        return data, self.recorded(pack, (bare, lengths, batch_first), {})[1]
 
     def _columns(self, mask: torch.Tensor) -> Any:
         return self.recorded(aten.unbind.int, (self._places(mask), 1), {})
@@ -235,17 +249,33 @@ class RealRecorder(Recorder):
             return self.evaluator(func, args, kwargs)
         return None
 
-    def _hold(self, result: Any, twins: Any) -> Any:
-        """Put the stand-ins beside the tensors of a result; return them."""
+    @staticmethod
+    def _counts_most(operands: Any) -> bool:
+        """Tell whether a stand-in has more rows than its tensor: as many as sequences of one length would pack."""
+        tensors = (leaf for leaf in pytree.tree_leaves(operands) if isinstance(leaf, torch.Tensor))
+        return any(stand_in_of(tensor).shape != tensor.shape for tensor in tensors)
+
+    def _hold(self, result: Any, twins: Any, *, most: bool) -> Any:
+        """Put the stand-ins beside the tensors of a result; return them.
+
+        Raises:
+            UnrecordableError: They are to have the most rows that there can be, and torch does not say how many.
+        """
         if isinstance(result, list | tuple):
             given = twins if isinstance(twins, list | tuple) and len(twins) == len(result) else [None] * len(result)
-            return type(result)([self._hold(*pair) for pair in zip(result, given, strict=True)])
+            return type(result)([self._hold(*pair, most=most) for pair in zip(result, given, strict=True)])
         if not isinstance(result, torch.Tensor):
             return result
         if result.__dict__.get(_RUN) is not self:
-            fits = isinstance(twins, torch.Tensor) and (twins.shape, twins.dtype) == (result.shape, result.dtype)
+            known = isinstance(twins, torch.Tensor) and twins.dtype == result.dtype
+            fits = known and (most or twins.shape == result.shape)
+            if most and not fits:
+                raise UnrecordableError("nobody knows the sizes of what is computed from a packed sequence")
             result.__dict__[_STAND_IN] = twins if fits else self.evaluator.stand_in(result)
         return result.__dict__[_STAND_IN]
+
+
+write_out_for(RealRecorder)
 
 
 class RealRegions(Regions):

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from graphopt.errors import CaptureError
 from graphopt.evaluation import Evaluator
-from graphopt.flex import written_out
+from graphopt.flex import write_out_for
 from graphopt.written_numbers import WrittenNumbers, run_unseen
 
 aten = torch.ops.aten
@@ -141,6 +141,8 @@ class Recorder(ProxyTorchDispatchMode):
         args, kwargs = self.stood_in(args), {name: self.stood_in(value) for name, value in kwargs.items()}
         if torch.Tag.data_dependent_output in func.tags:
             return self._computed(func, args, kwargs)
+        if func is aten._pack_padded_sequence.default:
+            raise UnrecordableError("the data decide how long the longest of some packed sequences is")
         if func in _PRODUCTS:
             require_one_type(func, args)
         refs = self.refs(args), {name: self.refs(value) for name, value in kwargs.items()}
@@ -243,6 +245,9 @@ class Recorder(ProxyTorchDispatchMode):
         return run_unseen(func, args, kwargs)
 
 
+write_out_for(Recorder)
+
+
 def require_recordable(func: Any) -> None:
     """Refuse a call that a list of calls does not hold.
 
@@ -332,7 +337,7 @@ class Regions(PreDispatchTorchFunctionMode):
         if func in GRADIENTS:
             raise TransformError(f"{func.__name__} is called by the model's own code")
         if func not in REGIONS:
-            return written_out(func)(*args, **(kwargs or {}))
+            return func(*args, **(kwargs or {}))
         if func is EXIT_AUTOCAST:
             args = (self.entered.pop(),)
         call = self.recorder.region(func, args)

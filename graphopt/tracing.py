@@ -10,7 +10,7 @@ from torch import fx, nn
 from graphopt.aliasing import written_attributes
 from graphopt.assembly import Attribute, assemble, attach, named_attributes
 from graphopt.canonical import canonicalise, eliminate_dead_code
-from graphopt.capture_failure import Attempt, summary
+from graphopt.capture_failure import Attempt, require_module, summary
 from graphopt.copying import copy_graph
 from graphopt.errors import CaptureError
 from graphopt.example_inputs import ExampleInputs, bind, is_weightless, without_weights
@@ -69,7 +69,7 @@ def capture(
         CaptureError: The model is none, the inputs do not fit its signature, its forward raises, or it cannot be
             written as a graph.
     """
-    _require_module(model)
+    require_module(model)
     model, inputs = without_weights(model, bind(model, args, {} if kwargs is None else kwargs))
     asked = asked_for(model, opaque)
     if asked and not is_weightless(model):
@@ -273,22 +273,6 @@ def recapture(
         lineage=lineage,
         borrowed=like.borrowed | {_storage(tensor) for tensor in like.parameters.values()},
     )
-
-
-def _require_module(model: object) -> None:
-    if isinstance(model, torch.jit.ScriptModule):
-        raise CaptureError("the model is a ScriptModule, wanted the nn.Module it was scripted from; capture that one")
-    if not isinstance(model, nn.Module):
-        raise CaptureError(f"the model is a {type(model).__name__}, wanted an nn.Module; wrap it in one")
-    if "_orig_mod" in model._modules:
-        raise CaptureError("the model comes out of torch.compile, wanted the plain one; capture model._orig_mod")
-    empty = fx.GraphModule(nn.Module(), fx.Graph())
-    taken = [name for name in {*model._parameters, *model._buffers, *model._modules} if hasattr(empty, name)]
-    if taken:
-        raise CaptureError(
-            f"{type(model).__name__} has {sorted(taken)}, names that a graph module keeps for itself; rename them in "
-            "the model and capture again"
-        )
 
 
 def _dense(graph: fx.Graph, tensors: Mapping[str, Attribute]) -> dict[str, Attribute]:

@@ -5,6 +5,8 @@ import torch
 from torch import nn
 
 from graphopt.capture_failure import Attempt, explain_export, explain_raise, source_line, summary
+from graphopt.errors import CaptureError
+from graphopt.tracing import capture
 
 
 def failing() -> None:
@@ -76,3 +78,13 @@ def test_a_raising_model_is_told_to_run_first() -> None:
         "ReLU.forward raises on the example inputs: KeyError: 'x'; make the model run on these inputs, "
         "then capture again"
     )
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:Lazy modules:UserWarning")
+def test_models_without_sizes_and_with_scripted_parts_are_named() -> None:
+    x = torch.randn(2, 4)
+    with pytest.raises(CaptureError, match=r"^0\.weight has no size yet; run the model once"):
+        capture(nn.Sequential(nn.LazyLinear(3), nn.ReLU()), (x,))
+    scripted = torch.jit.trace(nn.Linear(4, 4), x, check_trace=False)
+    with pytest.raises(CaptureError, match=r"^1 is a ScriptModule, wanted the nn\.Module it was scripted from"):
+        capture(nn.Sequential(nn.Linear(4, 4), scripted), (x,))

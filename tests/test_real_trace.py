@@ -187,6 +187,27 @@ def test_a_model_without_weights_is_not_run() -> None:
         capture(model, (torch.randn(2, 6, 4), ONES))
 
 
+def test_checks_of_what_weights_give_are_taken_to_hold() -> None:
+    def checked(self, x):
+        y = self.linear(x)
+        assert not torch.isnan(y).any(), "no number"
+        return y * 2
+
+    model, x = Flexible(checked), torch.randn(5, 4)
+    program = capture(model, (torch.randn(2, 4),))
+    assert (program.assumptions, program.dynamic_batch) == (None, True)
+    assert torch.equal(program(x), model(x))
+
+
+def test_another_branch_that_fails_by_itself_is_no_check() -> None:
+    def largest(self, x):
+        y = self.linear(x)
+        return y + y[y > 50].max() if bool((y > 50).any()) else y
+
+    with pytest.raises(CaptureError):
+        capture(Flexible(largest), (torch.randn(2, 4),))
+
+
 def test_pruned_programs_ask_as_well() -> None:
     class Pair(nn.Module):
         def __init__(self) -> None:

@@ -259,6 +259,17 @@ def test_a_branch_on_values_is_named_with_its_line(capfd: pytest.CaptureFixture[
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU])
+def test_packed_sequences_need_an_example(layer: type[nn.RNNBase]) -> None:
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        return nn.utils.rnn.pad_packed_sequence(self.layer(packed)[0], batch_first=True)[0]
+
+    model = Flexible(forward, layer=layer(4, 6, batch_first=True))
+    with pytest.raises(CaptureError, match=r"given a packed sequence, .* specialise=True"):
+        capture(model, (torch.randn(3, 5, 4), torch.tensor([5, 2, 4])), specialise=False)
+
+
 class Sealed:
     """Is copied in a way of its own: nothing tells which tensors it holds."""
 

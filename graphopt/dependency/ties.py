@@ -53,6 +53,7 @@ class Facts:
             what went, and the result is selected from.
         contractions: dimensions that an operator sums over: (operand, tensor dimension, dim).
         pairs: which tensor dimension of one operand is summed over together with which of another.
+        alone: contractions, as (operator, operand), in which a zero of another operand does not make a term zero.
         mixes: dimensions that an operator keeps, every index of which it computes from all.
         statistics: nodes that run a statistic, with the dimensions they run over.
         explicits: arguments left out whose default is derived from a dimension: (name, value, dim).
@@ -72,6 +73,7 @@ class Facts:
         self.spreads: dict[fx.Node, list[tuple[fx.Node, int]]] = {}
         self.contractions: dict[fx.Node, list[tuple[fx.Node, int, Dim]]] = {}
         self.pairs: dict[fx.Node, list[tuple[Side, Side]]] = {}
+        self.alone: set[tuple[fx.Node, fx.Node]] = set()
         self.mixes: dict[fx.Node, list[Dim]] = {}
         self.statistics: dict[fx.Node, list[Dim]] = {}
         self.explicits: dict[fx.Node, list[tuple[str, float, Dim]]] = {}
@@ -224,15 +226,25 @@ class Ties:
         for dim in dims:
             self._algebra.mark(dim, "statistic")
 
-    def contract(self, operand: str | fx.Node, axis: int, other: tuple[str | fx.Node, int] | None = None) -> None:
+    def contract(
+        self,
+        operand: str | fx.Node,
+        axis: int,
+        other: tuple[str | fx.Node, int] | None = None,
+        *,
+        alone: bool = False,
+    ) -> None:
         """State that the operator sums over a dimension of this operand, which something must be zero on.
 
         Args:
             operand: the operand.
             axis: its tensor dimension.
             other: the operand and tensor dimension that it is multiplied with, where there is one.
+            alone: this operand itself must be zero, as in a sum of squares or of differences.
         """
         node = self._node(operand)
+        if alone:
+            self._facts.alone.add((self.node, node))
         self._facts.contractions.setdefault(self.node, []).append((node, axis, self.dims(node)[axis]))
         if other is not None:
             self._facts.pairs.setdefault(self.node, []).append(((node, axis), (self._node(other[0]), other[1])))

@@ -171,7 +171,9 @@ class ZeroPropagation:
         """Where a contraction runs over an axis that none of its operands is zero on, zeros do not do."""
         for operand, axis, dim in self._analysis.facts.contractions.get(node, ()):
             ties = Ties(node, self._analysis.algebra, self._analysis.facts)
-            known = frozenset().union(*(self.zero.get(item, NOTHING) for item in ties.tensors()))
+            alone = (node, operand) in self._analysis.facts.alone
+            factors = [operand] if alone else ties.tensors()
+            known = frozenset().union(*(self.zero.get(item, NOTHING) for item in factors))
             free = {leaf for leaf in leaves(self._analysis.algebra.resolve(dim)) if leaf.frozen is None}
             if free - known:
                 self.residues.setdefault(node, []).append((operand, axis))

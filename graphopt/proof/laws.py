@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from torch import fx
+from torch import Tensor, fx
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
+from graphopt.aliasing import written_attributes
 from graphopt.dependency.graph import DependencyGraph
 from graphopt.errors import GraphoptError, VerificationError
 from graphopt.plan import Plan
@@ -153,13 +154,23 @@ def _weights(graph: DependencyGraph, rewritten: Program, plan: Plan) -> Check:
         wanted = made_up.scaled(graph.names[name], slice_tensor(tensor, graph.dims(name), masks))
         found = rewritten.parameters.get(name)
         if found is None or found.shape != wanted.shape or not equal(found, wanted):
-            shape = "missing" if found is None else list(found.shape)
-            raise VerificationError(
-                f"weights: {name} is {shape} and not the kept part {list(wanted.shape)} of the original; if the result "
-                "was trained, verify with trained=True"
-            )
+            raise VerificationError(_not_kept(graph, name, found, wanted))
     rescaled = f", {len(made_up.scales)} of them rescaled" if made_up.scales else ""
     return Check("weights", 0.0, f"{len(graph.tensors)} tensors are the kept parts of the original's{rescaled}")
+
+
+def _not_kept(graph: DependencyGraph, name: str, found: Tensor | None, wanted: Tensor) -> str:
+    """Why a tensor of a result is not what is left of the original's, and what to do."""
+    if found is not None and found.shape == wanted.shape and name in written_attributes(graph.program.graph_module):
+        return (
+            f"weights: {name} is state that the model writes when it runs, and holds other numbers than the original's "
+            "kept part, since one of them ran; verify right after the rewrite, or with trained=True"
+        )
+    shape = "missing" if found is None else list(found.shape)
+    return (
+        f"weights: {name} is {shape} and not the kept part {list(wanted.shape)} of the original; if the result "
+        "was trained, verify with trained=True"
+    )
 
 
 def _mask_equals_slice(

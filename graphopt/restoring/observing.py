@@ -49,9 +49,10 @@ def observe(model: nn.Module, inputs: ExampleInputs, *, apart: bool) -> Observed
         ModuleRestoreError: it does not run with integers of another class.
     """
     failure: Exception | None = None
-    for names in ({id(one.value): name for name, one in named_attributes(model).items()}, None):
+    named = {id(one.value): name for name, one in named_attributes(model).items()}
+    for names, gradients in ((named, False), (named, True), (None, False)):
         shell = duplicate(model).eval()
-        numbers, recorder = track(shell), Recorder(names)
+        numbers, recorder = track(shell), Recorder(names, gradients=gradients)
         with Attempt() as attempt, told_apart() if apart else nullcontext(Hashed()) as hashed:
             record(shell, inputs, recorder)
             noted = tuple(recorder.calls), tuple(recorder.comparisons), tuple(recorder.runs)

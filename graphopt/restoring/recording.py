@@ -6,6 +6,7 @@ import inspect
 import sys
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -18,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from graphopt.capture_failure import TORCH
 from graphopt.example_inputs import ExampleInputs
-from graphopt.preparation import without_fast_path
+from graphopt.preparation import uncompiled, without_fast_path
 from graphopt.restoring.tracked import Size, TrackedInt, watching
 from graphopt.values import tensors_in
 
@@ -94,6 +95,7 @@ class Recorder(TorchFunctionMode):
 
     Args:
         names: names of parameters and buffers whose sizes are tracked, by identity; None tracks no sizes.
+        gradients: whether the model's code takes gradients of what it computes.
 
     Attributes:
         calls: what was called so far.
@@ -101,8 +103,9 @@ class Recorder(TorchFunctionMode):
         runs: modules that were called and ended, in the order in which they ended.
     """
 
-    def __init__(self, names: Mapping[int, str] | None = None) -> None:
+    def __init__(self, names: Mapping[int, str] | None = None, *, gradients: bool = False) -> None:
         super().__init__()
+        self.gradients = gradients
         self.calls: list[Call] = []
         self.comparisons: list[Comparison] = []
         self.runs: list[Run] = []
@@ -195,9 +198,12 @@ def record(model: nn.Module, inputs: ExampleInputs, recorder: Recorder) -> Any:
     for name, module in model.named_modules():
         _watch(name, module, recorder)
     inputs = inputs.map_tensors(torch.clone)
-    with torch.enable_grad(), without_fast_path(), torch.random.fork_rng(devices=[]), watching(recorder.compared):
+    as_captured = torch.enable_grad(), without_fast_path(), uncompiled()
+    with ExitStack() as stack, torch.random.fork_rng(devices=[]), watching(recorder.compared):
+        for context in as_captured:
+            stack.enter_context(context)
         torch.manual_seed(0)
-        with recorder:
+        with nullcontext() if recorder.gradients else torch._C._AutoDispatchBelowAutograd(), recorder:
             return model(*inputs.args, **inputs.kwargs)
 
 

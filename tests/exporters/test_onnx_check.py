@@ -32,3 +32,19 @@ def test_a_table_of_as_many_rows_as_the_batch_is_noted(tmp_path: Path) -> None:
     report = export_onnx(capture(Table(), example), tmp_path / "a.onnx")
     assert report.batch_sizes == (2, 3)
     assert report.notes[0].startswith("a batch of 1 does not work (index out of range")
+
+
+def test_a_model_that_writes_to_its_input_is_compared_on_the_same_numbers(tmp_path: Path) -> None:
+    class Centred(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.linear(x.sub_(5).div_(0.1))
+
+    example = torch.randn(2, 4)
+    program = capture(Centred(), (example.clone(),))
+    report = export_onnx(program, tmp_path / "a.onnx")
+    assert torch.equal(program.args[0], example)
+    assert report.batch_sizes == (2, 3, 1)

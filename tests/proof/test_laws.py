@@ -178,3 +178,27 @@ def test_what_is_no_program_or_result_is_named() -> None:
         graphopt.verify(model, graphopt.Pipeline("prune-channels{ratio=0.5}").run(program))
     with pytest.raises(GraphoptError, match="wanted a Result"):
         graphopt.verify(program, program)
+
+
+class Averaging(nn.Module):
+    """It keeps a running mean of what it computes, in evaluation too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Linear(4, 8), nn.Linear(8, 3)
+        self.register_buffer("mean", torch.zeros(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.enter(x)
+        self.mean.mul_(0.9).add_(0.1 * x.detach().mean(0))
+        return self.leave(torch.relu(x - self.mean))
+
+
+def test_state_that_moved_since_is_told_from_weights_that_did() -> None:
+    program = graphopt.capture(Averaging(), (torch.randn(2, 4),))
+    result = graphopt.Pipeline("prune-channels{ratio=0.5}").run(program)
+    graphopt.verify(program, result)
+    result.program(torch.randn(2, 4))
+    with pytest.raises(VerificationError, match=r"mean is state that the model writes .* or with trained=True"):
+        graphopt.verify(program, result)
+    graphopt.verify(program, result, trained=True)

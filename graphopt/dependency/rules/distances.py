@@ -17,7 +17,7 @@ def cdist(t: Ties) -> Dims:
     first, second = t.dims("x1"), t.dims("x2")
     t.tie(first[-1], second[-1])
     for name, dims in (("x1", first), ("x2", second)):
-        t.contract(name, len(dims) - 1)
+        t.contract(name, len(dims) - 1, alone=True)
         if t.is_weight(name):
             t.produce(dims[-1])
     lead = t.broadcast(first[:-2], second[:-2]) if len(first) > 2 or len(second) > 2 else []
@@ -44,7 +44,7 @@ def cosine_similarity(t: Ties) -> Dims:
         own = t.dims(name)
         place = axis - len(dims) + len(own)
         if place >= 0 and own[place] == dims[axis]:
-            t.contract(name, place)
+            t.contract(name, place, alone=True)
         else:
             t.freeze(dims[axis], "a similarity takes one number for all of it")
     return t.reduce(dims, [axis], keepdim=False)

@@ -17,6 +17,9 @@ TIME = "a recurrence runs along it"
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 
 
+PACKED = "sequences of several lengths are packed along it"
+
+
 @dataclass(frozen=True)
 class Cell:
     """Parameters of one layer in one direction.
@@ -72,8 +75,10 @@ def _states(t: Ties) -> list[fx.Node]:
     return list(t["hx"]) if isinstance(t["hx"], list | tuple) else [t["hx"]]
 
 
-def network(gates: int) -> Callable[[Ties], Output]:
+def network(gates: int, operand: str = "input") -> Callable[[Ties], Output]:
     """A rule for ``input: (..., T, ..., input)`` and states ``(layers * directions, ..., hidden)``.
+
+    The operand of a packed sequence is ``data: (steps, input)``, the steps of all sequences below each other.
 
     The first state of an LSTM with projections has a last dimension of its own.
 
@@ -83,11 +88,11 @@ def network(gates: int) -> Callable[[Ties], Output]:
 
     def state(t: Ties) -> Output:
         cells = _cells(t)
-        source, states = t.dims("input"), [t.dims(item) for item in _states(t)]
+        source, states = t.dims(operand), [t.dims(item) for item in _states(t)]
         shared = t.broadcast(*(dims[:-1] for dims in states))
         (hidden, memory), layers = (states[0][-1], states[-1][-1]), shared[0]
         t.freeze(layers, "layers and directions of a recurrent network")
-        t.freeze(source[0 if len(source) == 2 or not t["batch_first"] else 1], TIME)
+        t.freeze(source[1 if len(source) == 3 and t["batch_first"] else 0], TIME)
         if len(source) == 3:
             t.tie(source[0 if t["batch_first"] else 1], shared[1])
         directions = 2 if t["bidirectional"] else 1
@@ -130,6 +135,21 @@ def _network_sample(name: str) -> Sample:
     return Sample(call, ((3, 6),), {"w_ih": (rows, 6), "w_hh": (rows, 4), "b_ih": (rows,), "b_hh": (rows,)})
 
 
+def _packed_sample(name: str) -> Sample:
+    gates, operator = GATES[name], getattr(aten, name).data
+
+    def call(x: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> Tensor:
+        state = x.new_zeros(1, x.shape[0], 4)
+        states = [state, state] if name == "lstm" else state
+        steps, rows = torch.full((3,), x.shape[0]), x.transpose(0, 1).flatten(0, 1)
+        result = operator(rows, steps, states, [w_ih, w_hh, b_ih, b_hh], True, 1, 0.0, False, False)
+        out: Tensor = result[0]
+        return out.reshape(3, -1, 4).transpose(0, 1)
+
+    rows = gates * 4
+    return Sample(call, ((3, 6),), {"w_ih": (rows, 6), "w_hh": (rows, 4), "b_ih": (rows,), "b_hh": (rows,)})
+
+
 def _cell_sample(name: str) -> Sample:
     gates, operator = GATES[name], getattr(aten, f"{name}_cell").default
 
@@ -145,4 +165,34 @@ def _cell_sample(name: str) -> Sample:
 
 for _name, _gates in GATES.items():
     coupling_rule(f"aten.{_name}.input", sample=_network_sample(_name), zeros="joined")(network(_gates))
+    coupling_rule(f"aten.{_name}.data", sample=_packed_sample(_name), zeros="joined")(network(_gates, "data"))
     coupling_rule(f"aten.{_name}_cell.default", sample=_cell_sample(_name), zeros="joined")(single(_gates))
+
+
+def _packed(x: Tensor) -> Tensor:
+    lengths = torch.arange(x.shape[0], 0, -1).clamp(max=3)
+    data, steps = aten._pack_padded_sequence.default(x, lengths, True)
+    out: Tensor = aten._pad_packed_sequence.default(torch.tanh(data), steps, True, 0.0, 3)[0]
+    return out
+
+
+_SEQUENCES = Sample(_packed, ((3, 6),))
+
+
+@coupling_rule("aten._pack_padded_sequence.default", sample=_SEQUENCES, zeros="keeps")
+def pack(t: Ties) -> Output:
+    """Two dimensions, of sequences and their steps, become one; the others are kept."""
+    dims = t.dims("input")
+    for dim in dims[:2]:
+        t.freeze(dim, PACKED)
+    (rows, *_), (steps,) = t.out_shape
+    return [[t.frozen(rows, PACKED), *dims[2:]], [t.frozen(steps, PACKED)]]
+
+
+@coupling_rule("aten._pad_packed_sequence.default", sample=_SEQUENCES)
+def unpack(t: Ties) -> Output:
+    """One dimension becomes the two of sequences and their steps again; the others are kept."""
+    rows, *others = t.dims("data")
+    t.freeze(rows, PACKED)
+    (first, second, *_), (count,) = t.out_shape
+    return [[t.frozen(first, PACKED), t.frozen(second, PACKED), *others], [t.frozen(count, PACKED)]]
