@@ -224,6 +224,7 @@ class Recorder(ProxyTorchDispatchMode):
             raise UnrecordableError(f"found a {type(tensor).__name__} among the tensors, wanted ordinary ones")
         if id(tensor) not in self._known:
             stand_in = self.evaluator.stand_in(tensor)
+            self._numbers.note(stand_in, tensor)
             self._known[id(tensor)] = (tensor, stand_in)
             self.recording.constants.append((tensor, stand_in, self.name(stand_in), self.origin()))
         return self._known[id(tensor)][1]

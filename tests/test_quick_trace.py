@@ -186,6 +186,14 @@ def test_numbers_of_a_written_out_table_are_followed() -> None:
     assert quick.dynamic_batch
 
 
+def test_numbers_of_plain_tensors_of_a_module_are_followed() -> None:
+    model, x = Around(lambda self, x: self.linear(x) * self.table[0].item()).eval(), torch.randn(2, 6)
+    program = tracing.capture(model, (x,))
+    assert program.dynamic_batch
+    torch.testing.assert_close(program(torch.cat([x, x])), model(torch.cat([x, x])))
+    assert not any("item" in str(node.target) for node in program.nodes())
+
+
 def test_numbers_that_are_overwritten_are_not_followed() -> None:
     def overwritten(self: Around, x: torch.Tensor) -> torch.Tensor:
         sizes = torch.tensor([2, 3])
@@ -197,7 +205,7 @@ def test_numbers_that_are_overwritten_are_not_followed() -> None:
 
 
 REFUSED = {
-    "an attribute's number": lambda self, x: self.linear(x) * self.table[0].item(),
+    "a weight's number": lambda self, x: self.linear(x) * self.linear.bias[0].item(),
     "another graph at another batch": lambda self, x: self.linear(x) if len(x) == 2 else x,
     "a number that grows otherwise": lambda self, x: self.linear(x) * len(x) ** 0.5,
     "a size that grows otherwise": lambda self, x: torch.cat([self.linear(x), self.table[None]]),
