@@ -109,18 +109,18 @@ def _refuse_pretrained(folder: Path, model: nn.Module) -> None:
 
 
 def _captured(model: nn.Module, inputs: ExampleInputs, plan: Plan, whole: Sequence[str]) -> Program:
-    """Capture a model with the saved inputs; of another class, it is told that the plan is not for it.
+    """Capture a model with the saved inputs; where that does not go, say that the plan is not for it.
 
     What was kept whole is again.
     """
     try:
         return capture(model, inputs.args, inputs.kwargs, opaque=[*map(glob.escape, whole)])
     except CaptureError as error:
-        if type(model).__name__ == plan.source.class_name:
-            raise
+        name = type(model).__name__
+        other = f"another {name}" if name == plan.source.class_name else f"a {plan.source.class_name}"
         raise PlanError(
-            f"the plan was made for a {plan.source.class_name} and the model is a {type(model).__name__}, which does "
-            f"not run on the saved inputs ({error}); build the model as it was when the plan was made"
+            f"the plan was made for another model: for {other}, and this {name} cannot be captured with the saved "
+            f"inputs ({error}); build the model as it was when the plan was made"
         ) from error
 
 

@@ -58,7 +58,12 @@ class Calling:
         writable = spec is not None and all(isinstance(leaf, _PLAIN) for leaf in constants.values())
         given, takes = pytree.tree_flatten((tuple(args), dict(kwargs)))
         fixed = {place: leaf for place, leaf in enumerate(given) if isinstance(leaf, _PLAIN)}
-        text = pytree.treespec_dumps(takes)
+        text = _dumped(takes)
+        if text is None:
+            raise PlanError(
+                "an input of the program is an object that cannot be written into a file; capture the model with "
+                "tensors, lists and dicts"
+            )
         arguments = tuple(inspect.signature(graph_module.forward).parameters)
         return cls(names, arguments, text, fixed, _dumped(spec) if writable else None, constants, len(leaves))
 

@@ -134,7 +134,7 @@ def summary(failure: Exception) -> str:
 
 def source_line(failure: BaseException) -> str:
     """Return " (file:line: code)" of the deepest frame in the model's own code, empty where there is none."""
-    frames = [frame for cause in _chain(failure) for frame in traceback.extract_tb(cause.__traceback__)]
+    frames = [frame for cause in causes(failure) for frame in traceback.extract_tb(cause.__traceback__)]
     own = [frame for frame in frames if not frame.filename.startswith((*FOREIGN, "<"))]
     if not own or own[-1].lineno is None:
         return ""
@@ -153,7 +153,7 @@ def code_line(filename: str, number: int) -> str:
     return f"{filename}:{number}: {code}" if code else f"{filename}:{number}"
 
 
-def _chain(failure: BaseException) -> list[BaseException]:
+def causes(failure: BaseException) -> list[BaseException]:
     """Return a failure preceded by its causes, the first cause last: its frames lie deepest."""
     chain: list[BaseException] = []
     cause: BaseException | None = failure
@@ -165,7 +165,7 @@ def _chain(failure: BaseException) -> list[BaseException]:
 
 def _is_in_recurrent_layer(failure: Exception) -> bool:
     """Tell whether torch's recurrent layers, or its packing for them, fail: they do on what they unpack alone."""
-    frames = [frame for cause in _chain(failure) for frame in traceback.extract_tb(cause.__traceback__)]
+    frames = [frame for cause in causes(failure) for frame in traceback.extract_tb(cause.__traceback__)]
     return any(frame.filename.endswith(RECURRENT) for frame in frames)
 
 

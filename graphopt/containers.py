@@ -1,8 +1,11 @@
 """Objects of the user's that hold tensors, such as caches and dataclasses: taken apart and put together like dicts."""
 
 import copyreg
+import datetime
+import enum
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 import torch
@@ -13,10 +16,13 @@ from graphopt.capture_failure import Attempt
 
 _ATOMS = (torch.Tensor, int, float, complex, str, bytes, type(None), nn.Module, type)
 _NEW: Any = vars(copyreg)["__newobj__"]
-_SETTINGS = (torch.dtype, torch.device, torch.layout, torch.memory_format)
+_TORCH = (torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size)
+_VALUES = (enum.Enum, slice, range, set, frozenset, PurePath, datetime.date, datetime.timedelta)
+_SETTINGS = (*_TORCH, *_VALUES)
+"""What is one value, though copying would take some of it apart."""
 
 
-def make_known(values: Any) -> None:
+def register_containers(values: Any) -> None:
     """Register every class of an object in nested values with torch.utils._pytree, if copying takes such objects apart.
 
     A container of tensors, numbers and flags is then part of the structure of the values, as a dict is. Torch's table
@@ -39,7 +45,9 @@ def _make_class_known(leaf: Any, outer: Collection[int]) -> None:
         parts = _parts(leaf)
         _make_known(parts.contents, outer)
         inside = pytree.tree_leaves(parts.contents)
-    if attempt.failure is None and all(isinstance(item, (*_ATOMS, *_SETTINGS)) or callable(item) for item in inside):
+    if attempt.failure is not None or type(leaf) in pytree.SUPPORTED_NODES:  # one inside it may be of the same class
+        return
+    if all(isinstance(item, (*_ATOMS, *_SETTINGS)) or callable(item) for item in inside):
         _register(type(leaf))
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from graphopt.containers import make_known
+from graphopt.containers import register_containers
 from graphopt.errors import CaptureError
 
 
@@ -85,7 +85,7 @@ def bind(model: nn.Module, args: Any, kwargs: Any) -> ExampleInputs:
             f"{type(model).__name__}.forward takes {signature} and was given {len(args)} positional inputs and "
             f"keywords {sorted(kwargs)}: {error}; pass the example as args and kwargs of that signature"
         ) from error
-    make_known((tuple(args), dict(kwargs)))
+    register_containers((tuple(args), dict(kwargs)))
     return ExampleInputs(tuple(args), dict(kwargs))
 
 

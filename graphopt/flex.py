@@ -57,12 +57,13 @@ def _attention(
     repeats = query.shape[1] // key.shape[1]
     if repeats > 1:
         key, value = (one.repeat_interleave(repeats, dim=1) for one in (key, value))
-    scores = query @ key.transpose(-2, -1) * scale
+    wide = torch.float64 if query.dtype == torch.float64 else torch.float32
+    scores = query.to(wide) @ key.to(wide).transpose(-2, -1) * scale
     places = [torch.arange(size, device=query.device) for size in scores.shape]
     with _Places():
         scores = _mapped(score_mod, (0,), score_buffers)(scores, *places, *score_buffers)
         visible = _mapped(block_mask[-1], (), mask_buffers)(*places, *mask_buffers)
-    scores = torch.where(visible, scores.float(), -torch.inf)
+    scores = torch.where(visible, scores, -torch.inf)
     sums, most = scores.logsumexp(-1), scores.amax(-1)
     weights = torch.where(most[..., None] == -torch.inf, 0.0, scores.softmax(-1)).to(query.dtype)
     base = math.log(2)

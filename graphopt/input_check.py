@@ -1,5 +1,6 @@
 """A check that a graph is called with what it was captured for: sizes and numbers that were fixed then."""
 
+import enum
 import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,7 +13,7 @@ from graphopt.assumptions import Assumptions
 from graphopt.errors import GraphoptError
 from graphopt.values import is_symbolic
 
-PLAIN = (bool, int, float, str, type(None))
+PLAIN = (bool, int, float, str, type(None), enum.Enum)
 
 
 class InputCheck:

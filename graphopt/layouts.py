@@ -14,13 +14,15 @@ Layout = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]
 """Sizes, strides and type of a tensor."""
 
 
-PACKED = (
-    aten._pack_padded_sequence.default,
-    aten._pad_packed_sequence.default,
-    aten.lstm.data,
-    aten.gru.data,
-    aten.rnn_tanh.data,
-    aten.rnn_relu.data,
+PACKED_OPERATORS = frozenset(
+    (
+        aten._pack_padded_sequence.default,
+        aten._pad_packed_sequence.default,
+        aten.lstm.data,
+        aten.gru.data,
+        aten.rnn_tanh.data,
+        aten.rnn_relu.data,
+    )
 )
 """Operators on packed sequences."""
 
@@ -39,7 +41,7 @@ def packed_layouts(function: Any, args: tuple[Any, ...]) -> list[tuple[Layout, t
 
     How many rows are packed the data decide: they are counted as if every sequence were as long as the longest.
     """
-    if function not in PACKED:
+    if function not in PACKED_OPERATORS:
         return None
     first, cpu = args[0], torch.device("cpu")
     if function is aten._pack_padded_sequence.default:

@@ -96,6 +96,11 @@ def _distances(node: fx.Node, inputs: Sequence[Shape], output: Shape) -> int:
     return math.prod(output) * inputs[0][-1]
 
 
+def _similarity(node: fx.Node, inputs: Sequence[Shape], output: Shape) -> int:
+    """A product of two tensors and the square of each, summed over one dimension."""
+    return 3 * math.prod(map(max, zip(*inputs[:2], strict=True)))
+
+
 def _attention(node: fx.Node, inputs: Sequence[Shape], output: Shape) -> int:
     """Queries × keys × (query features + value features), for each head of the queries; no half for causal masks."""
     query, key, value = inputs[:3]
@@ -170,6 +175,7 @@ FORMULAS: dict[str, Callable[[fx.Node, Sequence[Shape], Shape], int]] = {
     "aten::cdist": _distances,
     "aten::_cdist_forward": _distances,
     "aten::_euclidean_dist": _distances,
+    "aten::cosine_similarity": _similarity,
     "aten::einsum": _einsum,
     "aten::scaled_dot_product_attention": _attention,
     "aten::lstm": _recurrence,

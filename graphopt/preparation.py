@@ -22,7 +22,7 @@ LOUD = ("torch.export", "torch._subclasses.fake_tensor", "torch.fx.experimental.
 @contextmanager
 def prepared(model: nn.Module) -> Iterator[None]:
     """Put a model into evaluation form for a while; afterwards it is as it was."""
-    with untouched(model), torch.enable_grad(), without_fast_path(), uncompiled(), _literals_beside(model):
+    with untouched(model), torch.enable_grad(), without_fast_path(), _literals_beside(model):
         for module in model.modules():
             module.training = False
         yield
@@ -40,9 +40,20 @@ def without_fast_path() -> Iterator[None]:
 
 
 def uncompiled() -> AbstractContextManager[object]:
-    """Let parts of a model that torch.compile made faster run as they were written."""
-    loaded = "torch._dynamo" in sys.modules  # what is not loaded compiled nothing, and takes seconds to load
+    """Let parts of a model that torch.compile made faster run as they were written.
+
+    Not for torch.export, which looks into the bodies of branches by torch.compile.
+    """
+    compiling = ("torch._dynamo", "torch.nn.attention.flex_attention")  # the second calls torch.compile by itself
+    loaded = any(name in sys.modules for name in compiling)  # loading it takes seconds
     return torch.compiler.set_stance("force_eager") if loaded else nullcontext()
+
+
+@contextmanager
+def as_captured() -> Iterator[None]:
+    """Let torch compute what a capture writes down: no fast path, nothing compiled."""
+    with without_fast_path(), uncompiled():
+        yield
 
 
 @contextmanager

@@ -4,6 +4,7 @@ What differs between the runs by so many times the batch is a multiple of a symb
 written that way and is left to torch.export, which is asked for everything that this trace does not know.
 """
 
+import enum
 import inspect
 import itertools
 import re
@@ -22,12 +23,12 @@ from torch.utils import _pytree as pytree
 from graphopt.assembly import Attribute, named_attributes
 from graphopt.batch import Batch
 from graphopt.capture_failure import Attempt, explain_raise, explain_transform, source_line, summary
-from graphopt.containers import make_known
+from graphopt.containers import register_containers
 from graphopt.errors import CaptureError
 from graphopt.evaluation import Evaluator
 from graphopt.example_inputs import ExampleInputs
 from graphopt.origins import Origins
-from graphopt.preparation import prepared, quiet
+from graphopt.preparation import prepared, quiet, uncompiled
 from graphopt.recorded_graph import RecordedGraph, Run
 from graphopt.recording import MixedTypesError, Recorder, Ref, Regions, TransformError, UnrecordableError
 from graphopt.untouched import forget_results, untouched
@@ -35,7 +36,7 @@ from graphopt.untouched import forget_results, untouched
 MOST_BY_CHANCE = 3
 """How many inputs are tried as one that does not grow with the batch."""
 
-_CONSTANT = (int, float, bool, str, complex, type(None), torch.dtype, torch.device)
+_CONSTANT = (int, float, bool, str, complex, type(None), torch.dtype, torch.device, enum.Enum)
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ class Tracer:
         found = ((name, one) for name, one in named_attributes(model).items() if isinstance(one.value, torch.Tensor))
         self.attributes = dict(sorted(found, key=lambda item: not isinstance(item[1].value, nn.Parameter)))
         self.leaves, self.in_spec = pytree.tree_flatten((inputs.args, dict(inputs.kwargs)))
-        self.out_spec = self.in_spec
+        self.out_spec: pytree.TreeSpec | None = None
         self.batched = batched
         self.arguments, self.placeholders = _argument_names(model, inputs)
         self.evaluator = Evaluator()
@@ -185,6 +186,7 @@ class Tracer:
         refs = [recorder.name(leaf) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
         with ExitStack() as stack:
             stack.enter_context(untouched(self.model))
+            stack.enter_context(uncompiled())
             forget_results(self.model)
             self._swap_in()
             for context in self.contexts(recorder):
@@ -193,8 +195,11 @@ class Tracer:
                 stack.enter_context(origins.following())
             result = self.model(*args, **kwargs)
             self._require_same_buffers(recorder.recording.used)
-        make_known(result)
-        outputs, self.out_spec = pytree.tree_flatten(result)
+        register_containers(result)
+        outputs, structure = pytree.tree_flatten(result)
+        if self.out_spec not in (None, structure):
+            raise UnrecordableError("the model returns another structure, or other settings in it, at another batch")
+        self.out_spec = structure
         strange = [leaf for leaf in outputs if not isinstance(leaf, (torch.Tensor, *_CONSTANT))]
         if strange:
             raise UnrecordableError(f"the model returns a {type(strange[0]).__name__}")

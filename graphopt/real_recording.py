@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from graphopt.capture_failure import FOREIGN, Attempt, code_line
 from graphopt.evaluation import Evaluator
 from graphopt.flex import write_out_for
-from graphopt.layouts import PACKED
+from graphopt.layouts import PACKED_OPERATORS
 from graphopt.recording import (
     Call,
     Recorder,
@@ -118,7 +118,7 @@ class RealRecorder(Recorder):
         if twins is None and torch.Tag.dynamic_output_shape in func.tags:
             return self._constant_of(func, args, kwargs)
         result = self.for_real(func, args, kwargs)
-        twins = self._hold(result, twins, most=func in PACKED or self._counts_most((args, kwargs)))
+        twins = self._hold(result, twins, most=func in PACKED_OPERATORS or self._counts_most((args, kwargs)))
         self.recording.calls.append(Call(func, *refs, twins, self.number_all(result), self.origin()))
         if func is aten._is_all_true.default:
             self._checks.add(self.refs(result))
@@ -213,6 +213,9 @@ class RealRecorder(Recorder):
         with torch._C._DisableTorchDispatch():
             longest = int(lengths.max())
         self._ask(aten.max.default, (lengths,), self.evaluator.new((), (), lengths.dtype, lengths.device), longest)
+        time = 1 if batch_first else 0
+        if longest < padded.shape[time]:
+            padded = self.recorded(aten.slice.Tensor, (padded, time, 0, longest), {})
         data, _ = self.recorded(pack, (padded, lengths, batch_first), {})
         bare = self.recorded(aten.zeros.default, ([*padded.shape[:2], 1],), {"device": padded.device})
         return data, self.recorded(pack, (bare, lengths, batch_first), {})[1]

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch.fx.experimental.proxy_tensor import PreDispatchTorchFunctionMode, ProxyTorchDispatchMode
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from graphopt.errors import CaptureError
@@ -270,6 +271,16 @@ def require_one_type(func: Any, args: Sequence[Any]) -> None:
         raise MixedTypesError(f"{func} found {' and '.join(map(str, types))}, wanted one type")
 
 
+def require_no_gradient(func: Any) -> None:
+    """Refuse a function that takes gradients, which are made of tensors that no call gave.
+
+    Raises:
+        TransformError: It is one.
+    """
+    if func in GRADIENTS:
+        raise TransformError(f"{func.__name__} is called by the model's own code")
+
+
 def require_only_vmap(func: Any) -> None:
     """Refuse a call inside a transform that is more than the same calls on whole tensors.
 
@@ -322,6 +333,19 @@ class Mapped(TorchDispatchMode):
         return self.recorder.write(func, args, kwargs or {})
 
 
+class NoGradients(TorchFunctionMode):
+    """Refuses code that takes gradients, of which torch.export would keep numbers of the example."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        """Call a function of torch.
+
+        Raises:
+            TransformError: It is a gradient.
+        """
+        require_no_gradient(func)
+        return func(*args, **(kwargs or {}))
+
+
 class Regions(PreDispatchTorchFunctionMode):
     """Tells a recorder where gradients and autocast are switched, which is no operator."""
 
@@ -335,8 +359,7 @@ class Regions(PreDispatchTorchFunctionMode):
         Raises:
             TransformError: It is a gradient, which is made of tensors that no call gave.
         """
-        if func in GRADIENTS:
-            raise TransformError(f"{func.__name__} is called by the model's own code")
+        require_no_gradient(func)
         if func not in REGIONS:
             return func(*args, **(kwargs or {}))
         if func is EXIT_AUTOCAST:

@@ -12,9 +12,19 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from graphopt.assembly import Attribute, named_attributes
 from graphopt.batch import SPREAD
-from graphopt.capture_failure import Attempt, explain_export, explain_raise, explain_transform, summary
+from graphopt.capture_failure import (
+    Attempt,
+    causes,
+    explain_export,
+    explain_raise,
+    explain_transform,
+    source_line,
+    summary,
+)
+from graphopt.errors import CaptureError
 from graphopt.example_inputs import ExampleInputs, carries, with_plain_signature
 from graphopt.preparation import prepared, quiet
+from graphopt.recording import NoGradients, TransformError
 from graphopt.values import is_symbolic
 from graphopt.wiring import node_line, walk
 
@@ -70,7 +80,11 @@ def refuse_transforms(model: nn.Module, graph_module: fx.GraphModule) -> None:
     for node in walk(graph_module):
         if getattr(node.target, "__module__", "") == "torch._functorch.predispatch":
             where = node_line(node)
-            raise explain_transform(model, f" ({where})" if where else "")
+            raise CaptureError(
+                f"{type(model).__name__} runs but cannot be captured as a graph: torch.export leaves a transform of "
+                f"torch.func in it, such as vmap{f' ({where})' if where else ''}; write that for whole tensors, or put "
+                "it into a module of its own, which capture(..., opaque=[its name]) keeps whole"
+            )
 
 
 def user_tensors(model: nn.Module, exported: ExportedProgram) -> dict[str, Attribute]:
@@ -83,9 +97,11 @@ def user_tensors(model: nn.Module, exported: ExportedProgram) -> dict[str, Attri
 
 
 def _static(model: nn.Module, inputs: ExampleInputs, why: str) -> Export:
-    with Attempt() as attempt, quiet():
+    with Attempt() as attempt, quiet(), NoGradients():
         program = torch.export.export(model, inputs.args, dict(inputs.kwargs), strict=False)
         return Export(program, inputs, False, (f"static batch: {why}",))
+    if any(isinstance(cause, TransformError) for cause in causes(attempt.failed())):
+        raise explain_transform(model, source_line(attempt.failed())) from attempt.failure
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     with Attempt() as eager, torch.no_grad():
         functional_call(model, buffers, inputs.args, dict(inputs.kwargs))
@@ -126,7 +142,7 @@ def _export_batched(model: nn.Module, inputs: ExampleInputs, batched: list[int])
     leaves = inputs.leaves()
     for place in batched:
         shapes[leaves[place]] = {0: Dim.AUTO}
-    with Attempt() as attempt, quiet():
+    with Attempt() as attempt, quiet(), NoGradients():
         stand_in = with_plain_signature(model, inputs)
         return torch.export.export(stand_in, inputs.args, dict(inputs.kwargs), strict=False, dynamic_shapes=shapes)
     return summary(attempt.failed())

@@ -119,7 +119,12 @@ def _exported(model: nn.Module, inputs: ExampleInputs, *, specialise: bool, whol
     if isinstance(exported, str):
         program = _specialised(model, *inputs.with_batch()) if specialise else None
         return program or _at_example(model, inputs, exported, specialise=specialise)
-    return _adopt_export(model, exported)
+    with Attempt() as attempt:
+        return _adopt_export(model, exported)
+    program = _specialised(model, *inputs.with_batch()) if specialise else None
+    if program is None:
+        raise attempt.failed()
+    return program
 
 
 def _at_example(model: nn.Module, inputs: ExampleInputs, why: str, *, specialise: bool) -> Program:

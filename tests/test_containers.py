@@ -13,7 +13,8 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 import graphopt
-from graphopt.containers import make_known
+from graphopt.containers import register_containers
+from graphopt.errors import GraphoptError
 
 
 class Layer:
@@ -78,6 +79,7 @@ class Listed(list):
 
 class Kind(Enum):
     SUM = "sum"
+    NONE = "none"
 
 
 def named() -> Named:
@@ -95,19 +97,24 @@ def same(left: Any, right: Any) -> bool:
     return all(torch.allclose(one, other, atol=1e-6) for one, other in pairs)
 
 
+class Nested(SimpleNamespace):
+    """Holds one of its own class."""
+
+
 OBJECTS = [
     Frozen(torch.ones(2)),
     named(),
     Listed([torch.ones(2), 3]),
     UserDict(a=torch.ones(2)),
     SimpleNamespace(a=torch.ones(2), b=[torch.zeros(1), None], kind=int),
+    Nested(a=Nested(b=torch.ones(2))),
     Cache(2),
 ]
 
 
 @pytest.mark.parametrize("value", OBJECTS, ids=lambda value: type(value).__name__)
 def test_an_object_is_taken_apart_and_put_together(value: Any) -> None:
-    make_known(value)
+    register_containers(value)
     leaves, spec = pytree.tree_flatten(value)
     assert any(leaf is not value for leaf in leaves)
     again = pytree.tree_unflatten([leaf + 1 if torch.is_tensor(leaf) else leaf for leaf in leaves], spec)
@@ -124,7 +131,7 @@ def test_what_is_no_container_stays_a_leaf() -> None:
     circle = Circle(a=torch.ones(2))
     circle.itself = circle
     for value in (torch.ones(2), 3, "text", None, torch.float32, nn.Linear(2, 2), Layer, len, circle):
-        make_known(value)
+        register_containers(value)
         assert pytree.tree_leaves(value)[0] is value or value is None
 
 
@@ -140,7 +147,12 @@ def test_a_member_of_an_enumeration_is_a_constant() -> None:
 
     model = Reduced()
     x = torch.randn(3, 4)
-    assert same(graphopt.capture(model, (x, Kind.SUM))(x, Kind.SUM), model(x, Kind.SUM))
+    program = graphopt.capture(model, (x, Kind.SUM))
+    assert same(program(x, Kind.SUM), model(x, Kind.SUM))
+    assert same(program.module()(x, Kind.SUM), model(x, Kind.SUM))
+    other = next(kind for kind in Kind if kind is not Kind.SUM)
+    with pytest.raises(GraphoptError, match="capture with the other value"):
+        program.module()(x, other)
 
 
 @pytest.mark.parametrize("filled", [False, True])

@@ -47,6 +47,15 @@ def test_scores_and_masks_are_written_out(causal: bool) -> None:
         torch.testing.assert_close(program(x), model(x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_scores_are_computed_in_the_precision_of_torch(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    model, x = Scored(causal=False).eval().to(dtype), torch.randn(2, LENGTH, 6, dtype=dtype)
+    program = graphopt.capture(model, (x,))
+    with torch.no_grad():
+        torch.testing.assert_close(program(x), model(x))
+
+
 def test_heads_with_a_slope_each_go_together() -> None:
     torch.manual_seed(0)
     model, x = Scored(causal=False).eval(), torch.randn(3, LENGTH, 6)

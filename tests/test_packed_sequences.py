@@ -1,4 +1,4 @@
-"""Recurrent layers over packed sequences: lengths are data, and every batch of them goes through one graph."""
+"""Recurrent layers over packed sequences: lengths are data; batches whose longest is as long go through one graph."""
 
 import pytest
 import torch
@@ -48,6 +48,20 @@ def test_other_lengths_and_batches_go_through_the_same_graph(cell: type[nn.RNNBa
         assert torch.equal(program(tokens, torch.tensor(lengths)), model(tokens, torch.tensor(lengths)))
     with pytest.raises(GraphoptError, match="7"):
         program(TOKENS, torch.tensor([6, 5, 4]))
+
+
+def test_padding_behind_the_longest_sequence_is_cut_off() -> None:
+    class Widest(Reader):
+        def forward(self, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+            packed = pack_padded_sequence(self.embed(tokens), lengths, batch_first=True, enforce_sorted=False)
+            steps = pad_packed_sequence(self.read(packed)[0], batch_first=True)[0]
+            return self.head(steps + torch.arange(5.0)[:, None])
+
+    model, lengths = Widest(nn.LSTM, ends=False).eval(), torch.tensor([5, 4, 2])
+    program = graphopt.capture(model, (TOKENS, lengths))
+    padded = next(node for node in program.nodes() if "_pad_packed_sequence" in str(node.target))
+    assert tuple(padded.meta["val"][0].shape)[1:] == (5, 12)
+    assert torch.equal(program(TOKENS, lengths.flip(0)), model(TOKENS, lengths.flip(0)))
 
 
 def test_the_longest_sequence_is_asked_for_also_where_the_state_is_given() -> None:

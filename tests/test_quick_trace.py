@@ -211,6 +211,7 @@ REFUSED = {
     "a size that grows otherwise": lambda self, x: torch.cat([self.linear(x), self.table[None]]),
     "sizes changed in place": lambda self, x: self.linear(x).unsqueeze_(0),
     "a loop over rows": lambda self, x: sum(self.linear(row) for row in x),
+    "another structure at another batch": lambda self, x: {torch.Size([len(x)]): self.linear(x)},
     "an object": lambda self, x: (self.linear(x), operator),
 }
 

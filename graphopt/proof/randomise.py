@@ -32,7 +32,7 @@ def random_like(tensor: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def random_parameters(tensors: Mapping[str, Tensor], seed: int, *, masks: bool = False) -> dict[str, Tensor]:
-    """Random values for every floating-point Parameter, by name; buffers stay as they are and tied names stay tied.
+    """Random values for every floating-point or complex Parameter, by name; buffers stay, and tied names stay tied.
 
     Args:
         tensors: parameters and buffers.

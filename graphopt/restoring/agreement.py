@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from graphopt.capture_failure import Attempt, summary
 from graphopt.errors import ModuleRestoreError, VerificationError
 from graphopt.example_inputs import ExampleInputs
-from graphopt.preparation import uncompiled, without_fast_path
+from graphopt.preparation import as_captured
 from graphopt.program import Program
 from graphopt.proof.check import inputs_of, outputs_of
 from graphopt.proof.unchanged import check_outputs
@@ -55,7 +55,7 @@ def _outputs(restored: nn.Module, inputs: ExampleInputs) -> list[Tensor]:
     inputs = inputs.map_tensors(torch.clone)
     try:
         restored.eval()
-        with torch.no_grad(), without_fast_path(), uncompiled(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), as_captured(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return [tensor.clone() for tensor in tensors_in(restored(*inputs.args, **inputs.kwargs))]
     finally:

@@ -43,7 +43,8 @@ def _can_be_copied(leaf: Any, tensors: dict[int, Any]) -> bool:
 
 def _in_the_mode_of(model: nn.Module, copied: nn.Module) -> nn.Module:
     """Train or evaluate each module as its original does: a module that copies itself may start anew in training."""
-    for original, module in zip(model.modules(), copied.modules(), strict=False):
-        if module.training != original.training:
-            module.train(original.training)
+    copies = dict(copied.named_modules())
+    for name, original in model.named_modules():
+        if name in copies:
+            copies[name].training = original.training
     return copied

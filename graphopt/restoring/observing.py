@@ -50,7 +50,7 @@ def observe(model: nn.Module, inputs: ExampleInputs, *, apart: bool) -> Observed
     """
     failure: Exception | None = None
     named = {id(one.value): name for name, one in named_attributes(model).items()}
-    for names, gradients in ((named, False), (named, True), (None, False)):
+    for names, gradients in ((named, False), (named, True), (None, False), (None, True)):
         shell = duplicate(model).eval()
         numbers, recorder = track(shell), Recorder(names, gradients=gradients)
         with Attempt() as attempt, told_apart() if apart else nullcontext(Hashed()) as hashed:

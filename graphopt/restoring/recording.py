@@ -6,7 +6,7 @@ import inspect
 import sys
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from graphopt.capture_failure import TORCH
 from graphopt.example_inputs import ExampleInputs
-from graphopt.preparation import uncompiled, without_fast_path
+from graphopt.preparation import as_captured
 from graphopt.restoring.tracked import Size, TrackedInt, watching
 from graphopt.values import tensors_in
 
@@ -198,10 +198,7 @@ def record(model: nn.Module, inputs: ExampleInputs, recorder: Recorder) -> Any:
     for name, module in model.named_modules():
         _watch(name, module, recorder)
     inputs = inputs.map_tensors(torch.clone)
-    as_captured = torch.enable_grad(), without_fast_path(), uncompiled()
-    with ExitStack() as stack, torch.random.fork_rng(devices=[]), watching(recorder.compared):
-        for context in as_captured:
-            stack.enter_context(context)
+    with torch.enable_grad(), as_captured(), torch.random.fork_rng(devices=[]), watching(recorder.compared):
         torch.manual_seed(0)
         with nullcontext() if recorder.gradients else torch._C._AutoDispatchBelowAutograd(), recorder:
             return model(*inputs.args, **inputs.kwargs)

@@ -258,5 +258,5 @@ def test_a_class_is_no_model(saved: Path) -> None:
 
 
 def test_a_model_of_another_class_is_named(saved: Path) -> None:
-    with pytest.raises(PlanError, match="made for a Small and the model is a Embedding"):
+    with pytest.raises(PlanError, match="made for another model: for a Small, and this Embedding"):
         load(saved, model=nn.Embedding(3, 4))

@@ -44,7 +44,7 @@ class Restarting(nn.Module):
 
 
 class Sealed:
-    """Cannot be copied, and is made of slots that hold a model."""
+    """Cannot be copied."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Sealed":
         raise TypeError("one is enough")

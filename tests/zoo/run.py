@@ -68,10 +68,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--limit", type=float, default=300.0, help="seconds that a model may take")
     parser.add_argument("--minutes", type=float, default=math.inf, help="do not begin another model after so many")
     parser.add_argument(
-        "--onnx-every", type=int, default=4, metavar="N", help="compare every Nth in ONNX Runtime; 0: none"
+        "--onnx-every", type=int, default=6, metavar="N", help="compare every Nth in ONNX Runtime; 0: none"
     )
     parser.add_argument(
-        "--alone-every", type=int, default=5, metavar="N", help="prove each axis of every Nth by itself; 0: of none"
+        "--alone-every", type=int, default=10, metavar="N", help="prove each axis of every Nth by itself; 0: of none"
     )
     parser.add_argument("--out", type=Path, help="write the table into this Markdown file")
     parser.add_argument("--json", type=Path, help="write the rows into this file")

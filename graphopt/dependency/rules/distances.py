@@ -39,7 +39,7 @@ PAIR = ((4, 6), (4, 6))
 def cosine_similarity(t: Ties) -> Dims:
     """The product of two tensors over that of their norms, all of them sums over one dimension."""
     dims = t.broadcast(t.dims("x1"), t.dims("x2"))
-    axis = t.axis("dim", len(dims), -1)
+    axis = t.axis("dim", len(dims), 1)
     for name in ("x1", "x2"):
         own = t.dims(name)
         place = axis - len(dims) + len(own)
