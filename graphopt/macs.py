@@ -98,7 +98,8 @@ def _distances(node: fx.Node, inputs: Sequence[Shape], output: Shape) -> int:
 
 def _similarity(node: fx.Node, inputs: Sequence[Shape], output: Shape) -> int:
     """A product of two tensors and the square of each, summed over one dimension."""
-    return 3 * math.prod(map(max, zip(*inputs[:2], strict=True)))
+    sizes: Sequence[int] = torch.broadcast_shapes(*inputs[:2])
+    return 3 * math.prod(sizes)
 
 
 def _attention(node: fx.Node, inputs: Sequence[Shape], output: Shape) -> int:
