@@ -39,7 +39,7 @@ def require_agreement(restored: nn.Module, program: Program, explain: Callable[[
                 f"{summary(oracle.failure)}; capture the model with inputs of which it takes that many rows"
             ) from oracle.failure
         with Attempt() as attempt:
-            found = _outputs(restored, one)
+            found = outputs_apart(restored, one)
         if attempt.failure is not None:
             raise ModuleRestoreError(explain(attempt.failure)) from attempt.failure
         try:
@@ -48,7 +48,7 @@ def require_agreement(restored: nn.Module, program: Program, explain: Callable[[
             raise ModuleRestoreError(explain(error)) from error
 
 
-def _outputs(restored: nn.Module, inputs: ExampleInputs) -> list[Tensor]:
+def outputs_apart(restored: nn.Module, inputs: ExampleInputs) -> list[Tensor]:
     """What a model returns in evaluation form; its modes, state and the inputs stay as they were."""
     modes = [(module, module.training) for module in restored.modules()]
     state = [(buffer, buffer.detach().clone()) for buffer in restored.buffers()]

@@ -19,6 +19,7 @@ from graphopt.program import Lineage, Program
 from graphopt.proof.check import inputs_of
 from graphopt.restoring.agreement import require_agreement
 from graphopt.restoring.blaming import first_difference
+from graphopt.restoring.branches import fit_branches
 from graphopt.restoring.constants import Moved, folded, moved_constants
 from graphopt.restoring.demands import Sizes, demands_of, equalities, followed, trimmed
 from graphopt.restoring.duplicate import duplicate
@@ -130,7 +131,9 @@ def _restored(program: Program, model: nn.Module, lineage: Lineage, observed: Ob
     read = frozenset(place for one in demands if not one.soft for place in places_in(one.expression))
     restoration = Restoration(restored, model, program, graph, counts, observed.calls, matches, read, unread)
     _require_same_outputs(restoration, observed.runs, masks, solution.unmet)
-    return _shortened(restoration, passing)
+    shortened = _shortened(restoration, passing)
+    fit_branches(shortened.module, model, program)
+    return shortened
 
 
 def _require_same_outputs(

@@ -32,6 +32,7 @@ import graphopt
 
 FORKED = multiprocessing.get_context("fork")
 MEMORY_BYTES = 12 << 30
+NOT_TRIED = "not tried in"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,10 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ThreadPoolExecutor(options.jobs) as pool:
         rows = list(pool.map(lambda pair: _tried(*pair, options), wanted))
     del operators
+    if options.keep is not None:
+        rows, options.kept = onto(_read(options.keep), rows)
     rows.sort(key=lambda row: (LIBRARIES.index(row.library), row.name))
     print(summary(rows))
     if options.out is not None:
-        options.out.write_text(page(rows, options.command, time.monotonic() - begun), encoding="utf-8")
+        seconds = time.monotonic() - begun
+        options.out.write_text(page(rows, options.command, seconds, kept=options.kept), encoding="utf-8")
     if options.json is not None:
         options.json.write_text(json.dumps([row.to_dict() for row in rows], indent=1) + "\n", encoding="utf-8")
     return int(any(row.failure for row in rows))
@@ -74,12 +78,27 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--alone-every", type=int, default=10, metavar="N", help="prove each axis of every Nth by itself; 0: of none"
     )
     parser.add_argument("--out", type=Path, help="write the table into this Markdown file")
+    parser.add_argument("--keep", type=Path, help="rows of an earlier run, kept where this one does not come to them")
     parser.add_argument("--json", type=Path, help="write the rows into this file")
     options = parser.parse_args(arguments)
     given = [f"--only {options.only}"] * (options.only != "*") + ["--by-hand"] * options.by_hand
     given += [f"--minutes {options.minutes:g}"] * math.isfinite(options.minutes)
+    given += [f"--keep {options.keep.name}"] * (options.keep is not None)
+    options.kept = 0
     options.command = f'make zoo ARGS="{" ".join(given)}"' if given else "make zoo"
     return options
+
+
+def onto(earlier: Sequence[Row], rows: Sequence[Row]) -> tuple[list[Row], int]:
+    """The rows of a run, with those of an earlier one that it did not come to; also how many those are."""
+    tried = [row for row in rows if not row.failure.startswith(NOT_TRIED)]
+    again = {(row.library, row.name) for row in tried}
+    kept = [row for row in earlier if (row.library, row.name) not in again]
+    return [*tried, *kept], len(kept)
+
+
+def _read(path: Path) -> list[Row]:
+    return [Row(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
 
 
 def _wanted(only: str, *, by_hand: bool) -> Iterator[tuple[int, Entry]]:
@@ -107,7 +126,7 @@ def _warm_up() -> None:
 def _tried(place: int, entry: Entry, options: argparse.Namespace) -> Row:
     """Try an entry in a process of its own and print a line."""
     if time.monotonic() > options.end:
-        return Row(entry.name, entry.library, f"not tried in {options.minutes:g} minutes")
+        return Row(entry.name, entry.library, f"{NOT_TRIED} {options.minutes:g} minutes")
     onnx = bool(options.onnx_every) and place % options.onnx_every == 0
     alone = bool(options.alone_every) and place % options.alone_every == 0
     ours, theirs = FORKED.Pipe(duplex=False)

@@ -51,17 +51,19 @@ def summary(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def page(rows: Sequence[Row], command: str, seconds: float) -> str:
+def page(rows: Sequence[Row], command: str, seconds: float, *, kept: int = 0) -> str:
     """The page of the documentation.
 
     Args:
         rows: All rows, in order.
         command: What printed them.
         seconds: How long that took.
+        kept: How many of the rows are of an earlier run.
     """
+    earlier = f"\n\n{kept} of {len(rows)} rows are of an earlier run, of older code." if kept else ""
     parts = [
         "# Architectures",
-        _INTRODUCTION.format(command=command, minutes=seconds / 60, passes=PASSES),
+        _INTRODUCTION.format(command=command, minutes=seconds / 60, passes=PASSES) + earlier,
         _bullets(summary(rows).splitlines()),
         _LEGEND,
     ]

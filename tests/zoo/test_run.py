@@ -4,7 +4,7 @@ from torch import nn
 from zoo import run
 from zoo.catalogue import Built, Entry, entries, entry, normal, tensors
 from zoo.registry import NotBuiltError
-from zoo.row import try_entry
+from zoo.row import Row, try_entry
 from zoo.table import page
 
 
@@ -27,6 +27,15 @@ def test_a_row_of_a_model_that_passes_and_of_one_that_cannot() -> None:
     assert "1 of 2 models pass" in text
     assert f"{rows[0].alone} axes of 1 models also by themselves" in text
     assert "| one_layer | - |" in text
+
+
+def test_rows_of_an_earlier_run_are_kept_where_a_later_one_does_not_come_to_them() -> None:
+    earlier = [Row("one", "timm", "broken"), Row("two", "timm", "broken"), Row("three", "timm")]
+    later = [Row("one", "timm"), Row("two", "timm", f"{run.NOT_TRIED} 3 minutes"), Row("four", "timm")]
+    rows, kept = run.onto(earlier, later)
+    assert {row.name: row.failure for row in rows} == {"one": "", "two": "broken", "three": "", "four": ""}
+    assert kept == 2
+    assert "2 of 4 rows are of an earlier run" in page(rows, "make zoo", 60, kept=kept)
 
 
 def test_a_family_that_no_rule_builds_is_shown_and_counted_apart() -> None:
