@@ -83,7 +83,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     given = [f"--only {options.only}"] * (options.only != "*") + ["--by-hand"] * options.by_hand
     given += [f"--minutes {options.minutes:g}"] * math.isfinite(options.minutes)
-    given += [f"--keep {options.keep.name}"] * (options.keep is not None)
+    given += [f"--keep {options.keep.name}"] if options.keep else []
     options.kept = 0
     options.command = f'make zoo ARGS="{" ".join(given)}"' if given else "make zoo"
     return options
