@@ -19,6 +19,7 @@ _PADDING = (aten.pad.default, aten.constant_pad_nd.default)
 _NUMBERS = (aten.item.default, aten._local_scalar_dense.default)
 _DIMENSIONS = 4
 _KERNELS = "graphopt::"
+_GROUPED = "transformers::grouped_mm_fallback"
 
 
 def exportable(graph_module: fx.GraphModule, kept: list[int]) -> fx.GraphModule:
@@ -61,11 +62,24 @@ def _mend(graph_module: fx.GraphModule) -> None:
 
 
 def _write_out_kernels(graph_module: fx.GraphModule) -> None:
-    """Let the plain operators of its reference, which an export sees, stand for every kernel."""
+    """Let plain operators, which an export sees, stand for every kernel and for products of routed rows."""
     for node in graph_module.graph.nodes:
         name = operator_name(node)
         if name.startswith(_KERNELS):
             node.target = find_kernel(name.removeprefix(_KERNELS)).reference
+        if name == _GROUPED:
+            node.target = _product_of_groups
+
+
+def _product_of_groups(rows: Tensor, matrices: Tensor, ends: Tensor) -> Tensor:
+    """Each of ``rows: (S, I)`` times the matrix of its group, of ``(groups, I, O)``; rows behind the last end give 0.
+
+    Every row is given a matrix of its own, which takes memory for S of them.
+    """
+    places = torch.arange(rows.shape[0], device=rows.device)
+    group = (places[:, None] >= ends).sum(1)
+    product = torch.bmm(rows[:, None], matrices[group.clamp(max=matrices.shape[0] - 1)])[:, 0]
+    return product * (group < matrices.shape[0])[:, None]
 
 
 def _raise_to_tensors(graph: fx.Graph) -> None:

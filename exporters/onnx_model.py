@@ -129,9 +129,8 @@ def _exported(graph_module: fx.GraphModule, program: Program, dynamic: bool) -> 
             axes = shapes.dynamic_shapes(graph_module, args, kwargs)
             return torch.export.export(graph_module, args, kwargs, dynamic_shapes=axes, strict=False)
     except _FAILURES as error:
-        raise ExportError(
-            f"torch.export cannot export the program again: {_root(error)}; dynamic=False asks less of it"
-        ) from error
+        less = "dynamic=False asks less of it" if dynamic else "its data decide sizes that ONNX would need to know"
+        raise ExportError(f"torch.export cannot export the program again: {_root(error)}; {less}") from error
 
 
 def _separate_inputs(program: Program) -> list[Any]:

@@ -1,13 +1,16 @@
 """What a result gained: sizes and measured times, before and after."""
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from graphopt.errors import ExportError, ExportMismatchError
 from graphopt.exporters.runtime import require_onnx
 from graphopt.measure import compare_latency
 from graphopt.pass_manager.result import Result
+from graphopt.program import Program
 from graphopt.report.variant import (
     Variant,
     check_conditions,
@@ -70,7 +73,7 @@ def benchmark(
     Raises:
         SpecError: Fewer than two repeats, or no thread.
         MissingExtraError: ONNX Runtime is asked for and its packages are not installed.
-        ExportError: A program cannot be exported, or ONNX Runtime disagrees with torch.
+        ExportMismatchError: ONNX Runtime disagrees with torch.
     """
     check_conditions(repeats, warm_up, threads)
     if onnx:
@@ -80,10 +83,8 @@ def benchmark(
     device = device_of(after)
     with torch_threads(threads) as count, tempfile.TemporaryDirectory() as folder:
         calls = {"torch before": torch_call(before), "torch after": torch_call(after)}
-        if onnx:
-            calls["onnx before"] = onnx_call(before, Path(folder) / "before.onnx", count)
-            calls["onnx after"] = onnx_call(after, Path(folder) / "after.onnx", count)
-        measured = compare_latency(calls, repeats=repeats, warm_up=warm_up, device=device)
+        exported, refused = _onnx_calls(before, after, Path(folder), count) if onnx else ({}, ())
+        measured = compare_latency({**calls, **exported}, repeats=repeats, warm_up=warm_up, device=device)
     return Benchmark(
         model=after.source.class_name,
         before=variant(before, measured, "before"),
@@ -92,7 +93,25 @@ def benchmark(
         repeats=repeats,
         device=str(device),
         notes=(
+            *refused,
             *(("the result rewrote nothing: before and after are one program",) if before is after else ()),
             *unrest(measured),
         ),
     )
+
+
+def _onnx_calls(
+    before: Program, after: Program, folder: Path, threads: int
+) -> tuple[dict[str, Callable[[], object]], tuple[str, ...]]:
+    """Calls of both programs in ONNX Runtime; none, and a note, where one of them has no ONNX form.
+
+    Raises:
+        ExportMismatchError: ONNX Runtime disagrees with torch.
+    """
+    try:
+        programs = {"before": before, "after": after}
+        return {f"onnx {name}": onnx_call(one, folder / f"{name}.onnx", threads) for name, one in programs.items()}, ()
+    except ExportMismatchError:
+        raise
+    except ExportError as error:
+        return {}, (f"ONNX Runtime was not measured: {error}",)

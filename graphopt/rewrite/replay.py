@@ -23,7 +23,8 @@ def replay(plan: Plan, program: Program) -> Program:
     if plan.source.fingerprint != found.fingerprint:
         raise PlanError(
             f"the plan was made for another model than this {found.class_name}: {plan.source.first_difference(found)}; "
-            "build the model as it was when the plan was made"
+            "build the model as it was when the plan was made, and capture it with an example of the same sizes: other "
+            "sizes can give another graph of the same model"
         )
     if plan.bypassed:
         program = bypass(program, plan.bypassed)

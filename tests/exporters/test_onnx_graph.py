@@ -59,3 +59,24 @@ def test_an_exponent_that_is_taken_out_of_a_tensor(tmp_path: Path) -> None:
     program = graphopt.capture(Curve().eval(), (torch.randn(2, 6),))
     report = graphopt.export_onnx(program, tmp_path / "curve.onnx")
     assert max(output.relative for output in report.errors) < 1e-5
+
+
+def test_rows_that_are_routed_to_matrices(tmp_path: Path) -> None:
+    pytest.importorskip("transformers.integrations.moe")
+
+    class Routed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.router, self.matrices = nn.Linear(CHANNELS, 3), nn.Parameter(torch.randn(3, CHANNELS, 5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            chosen, order = self.router(x).argmax(1).sort()
+            ends = (chosen[:, None] == torch.arange(3)).sum(0).cumsum(0) - torch.tensor([0, 0, 1])
+            return torch.ops.transformers.grouped_mm_fallback(x[order], self.matrices, ends)
+
+    torch.manual_seed(0)
+    model, x = Routed().eval(), torch.randn(6, CHANNELS)
+    assert not model(x)[-1].any()
+    assert model(x)[:-1].any(1).all()
+    report = graphopt.export_onnx(graphopt.capture(model, (x,)), tmp_path / "routed.onnx")
+    assert max(output.relative for output in report.errors) < 1e-5

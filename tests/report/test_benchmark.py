@@ -55,6 +55,23 @@ def test_a_result_without_a_rewrite_says_so() -> None:
     assert found.notes[0] == "the result rewrote nothing: before and after are one program"
 
 
+def test_torch_is_measured_where_onnx_has_no_form() -> None:
+    class Eigen(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 16), nn.Linear(16, 9)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.linalg.svdvals(self.second(self.first(x).relu()).unflatten(1, (3, 3)))
+
+    context = graphopt.PassContext(verify=False)
+    result = graphopt.optimize(Eigen(), (torch.randn(2, 4),), passes="prune-channels{ratio=0.5}", context=context)
+    found = benchmark(result, repeats=2, warm_up=0)
+    assert found.after.torch_seconds > 0
+    assert (found.before.onnx_seconds, found.after.onnx_seconds) == (None, None)
+    assert found.notes[0].startswith("ONNX Runtime was not measured: torch.onnx cannot convert the program")
+
+
 def test_a_busy_machine_is_told() -> None:
     calm, restless = (Latency(1.0, iqr, 20, 1, "cpu") for iqr in (0.3, 0.5))
     assert unrest(Comparison({"torch before": calm, "torch after": calm}, {})) == ()
