@@ -202,3 +202,23 @@ def test_state_that_moved_since_is_told_from_weights_that_did() -> None:
     with pytest.raises(VerificationError, match=r"mean is state that the model writes .* or with trained=True"):
         graphopt.verify(program, result)
     graphopt.verify(program, result, trained=True)
+
+
+def test_an_axis_that_outputs_do_not_depend_on_is_told_among_the_others() -> None:
+    class Halved(nn.Module):
+        """Computes two things and returns one, as encoders do that put out a mean and a variance."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.enter, self.mean, self.spread = nn.Linear(6, 16), nn.Linear(16, 4), nn.Linear(4, 8)
+            self.last = nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            mean = self.mean(self.enter(x).relu())
+            return mean + self.last(self.spread(mean).relu()) * torch.zeros(4)
+
+    program = graphopt.capture(Halved().eval(), (torch.randn(3, 6),))
+    result = graphopt.Pipeline("prune-channels{ratio=0.5,scope=uniform}").run(program, graphopt.PassContext(seed=0))
+    details = [check.detail for check in graphopt.verify(program, result, per_axis=True).checks]
+    assert "axis enter.weight:0 alone" in details
+    assert "axis spread.weight:0 alone: the outputs do not depend on it" in details

@@ -60,7 +60,7 @@ def page(rows: Sequence[Row], command: str, seconds: float, *, kept: int = 0) ->
         seconds: How long that took.
         kept: How many of the rows are of an earlier run.
     """
-    earlier = f"\n\n{kept} of {len(rows)} rows are of an earlier run, of older code." if kept else ""
+    earlier = f"\n\n{kept} of {len(rows)} rows are of earlier runs, of older code." if kept else ""
     parts = [
         "# Architectures",
         _INTRODUCTION.format(command=command, minutes=seconds / 60, passes=PASSES) + earlier,

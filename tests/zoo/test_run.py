@@ -35,7 +35,7 @@ def test_rows_of_an_earlier_run_are_kept_where_a_later_one_does_not_come_to_them
     rows, kept = run.onto(earlier, later)
     assert {row.name: row.failure for row in rows} == {"one": "", "two": "broken", "three": "", "four": ""}
     assert kept == 2
-    assert "2 of 4 rows are of an earlier run" in page(rows, "make zoo", 60, kept=kept)
+    assert "2 of 4 rows are of earlier runs" in page(rows, "make zoo", 60, kept=kept)
 
 
 def test_a_family_that_no_rule_builds_is_shown_and_counted_apart() -> None:
